@@ -1,0 +1,301 @@
+"""What happens in a room and to a worker, as values.
+
+Room events arrive through ``ctx.events()``, ``ctx.wait_for()`` and a handler's callbacks; worker events through
+``worker.events()``.  All are frozen and in the past tense.  Layer 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ._types import ConnectionQuality, Job, JobStatus
+
+if TYPE_CHECKING:
+    from .rooms import (
+        LocalParticipant,
+        LocalTrackPublication,
+        Participant,
+        RemoteParticipant,
+        RemoteTrack,
+        RemoteTrackPublication,
+    )
+
+__all__ = [
+    "ActiveSpeakersChanged",
+    "AttributesChanged",
+    "ConnectionLost",
+    "ConnectionQualityChanged",
+    "DataReceived",
+    "Disconnected",
+    "Draining",
+    "JobEnded",
+    "JobStarted",
+    "LocalTrackPublished",
+    "LocalTrackUnpublished",
+    "MetadataChanged",
+    "NameChanged",
+    "ParticipantJoined",
+    "ParticipantLeft",
+    "PermissionsChanged",
+    "Reconnected",
+    "Reconnecting",
+    "Registered",
+    "RoomEvent",
+    "RoomMetadataChanged",
+    "SpeakingChanged",
+    "TrackMuted",
+    "TrackPublished",
+    "TrackSubscribed",
+    "TrackSubscriptionFailed",
+    "TrackUnmuted",
+    "TrackUnpublished",
+    "TrackUnsubscribed",
+    "WorkerEvent",
+]
+
+
+# ------------------------------------------------------------------------------------------------ in a room
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomEvent:
+    """Root of the room events."""
+
+    #: A droppable event may be lost to a slow consumer, oldest first and counted; the others never are.
+    droppable = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantJoined(RoomEvent):
+    """Somebody is in the room.  ``existing``: they were there before the agent."""
+
+    participant: RemoteParticipant
+    existing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantLeft(RoomEvent):
+    """Somebody left.  ``reason`` is LiveKit's disconnect reason number, 0 if unknown."""
+
+    participant: RemoteParticipant
+    reason: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackPublished(RoomEvent):
+    """A remote track can be subscribed to.  ``existing``: it was published before the agent joined."""
+
+    publication: RemoteTrackPublication
+    participant: RemoteParticipant
+    existing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackUnpublished(RoomEvent):
+    """A remote track is gone."""
+
+    publication: RemoteTrackPublication
+    participant: RemoteParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSubscribed(RoomEvent):
+    """A remote track's media arrives."""
+
+    track: RemoteTrack
+    publication: RemoteTrackPublication
+    participant: RemoteParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackUnsubscribed(RoomEvent):
+    """A remote track's media no longer arrives."""
+
+    track: RemoteTrack
+    publication: RemoteTrackPublication
+    participant: RemoteParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSubscriptionFailed(RoomEvent):
+    """A subscription was refused."""
+
+    track_sid: str
+    participant: RemoteParticipant
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackMuted(RoomEvent):
+    """A track, ours or a remote one, was muted."""
+
+    publication: RemoteTrackPublication | LocalTrackPublication
+    participant: Participant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackUnmuted(RoomEvent):
+    """A track, ours or a remote one, was unmuted."""
+
+    publication: RemoteTrackPublication | LocalTrackPublication
+    participant: Participant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTrackPublished(RoomEvent):
+    """Our own track is published."""
+
+    publication: LocalTrackPublication
+    participant: LocalParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTrackUnpublished(RoomEvent):
+    """Our own track is no longer published."""
+
+    publication: LocalTrackPublication
+    participant: LocalParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReceived(RoomEvent):
+    """A data packet.  ``participant`` is None for data that the server sent."""
+
+    droppable = True
+    data: bytes = field(repr=False)
+    participant: RemoteParticipant | None
+    topic: str = ""
+    reliable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveSpeakersChanged(RoomEvent):
+    """Who speaks now, loudest first; ourselves included."""
+
+    droppable = True
+    speakers: tuple[Participant, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeakingChanged(RoomEvent):
+    """A remote participant began or ceased to speak (derived from :class:`ActiveSpeakersChanged`)."""
+
+    droppable = True
+    participant: RemoteParticipant
+    speaking: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionQualityChanged(RoomEvent):
+    """The server judges somebody's link anew."""
+
+    droppable = True
+    participant: Participant
+    quality: ConnectionQuality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataChanged(RoomEvent):
+    """A participant's metadata changed."""
+
+    participant: Participant
+    previous: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameChanged(RoomEvent):
+    """A participant's name changed."""
+
+    participant: Participant
+    previous: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttributesChanged(RoomEvent):
+    """A participant's attributes changed.  ``changed`` holds the new values; a removed one is ``""``."""
+
+    participant: Participant
+    changed: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermissionsChanged(RoomEvent):
+    """A participant's permissions changed."""
+
+    participant: Participant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomMetadataChanged(RoomEvent):
+    """The room's metadata changed."""
+
+    previous: str = field(repr=False)
+    metadata: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnecting(RoomEvent):
+    """The connection to the room broke and is being rebuilt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnected(RoomEvent):
+    """The connection to the room is back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected(RoomEvent):
+    """The room is over for us; the last event, exactly once.  ``reason`` is LiveKit's number."""
+
+    reason: int = 0
+
+
+# ------------------------------------------------------------------------------------------------ to a worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerEvent:
+    """Root of the worker events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered(WorkerEvent):
+    """The server took the worker on.  The id is new for each connection."""
+
+    worker_id: str
+    server_version: str = ""
+    reconnect: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionLost(WorkerEvent):
+    """The connection ended or could not be made; the next attempt comes in ``retry_in`` seconds."""
+
+    error: Exception
+    retry_in: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStarted(WorkerEvent):
+    """A job was assigned; its room is being joined."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobEnded(WorkerEvent):
+    """A job is over: its handler and clean-ups have ended and its room is left."""
+
+    job: Job
+    status: JobStatus
+    reason: str = ""
+    """Why, in a few words: empty for a handler that returned."""
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining(WorkerEvent):
+    """The worker takes no more jobs and waits for those that run, at most ``timeout`` seconds."""
+
+    timeout: float
