@@ -78,6 +78,12 @@ HTTP_BODY_BYTES_MAX = 10 * MIB
 HTTP_HEAD_BYTES_MAX = 64 * KIB
 SERVER_CONNECTIONS_MAX = 10_000
 
+# --- configuration --------------------------------------------------------------------------------------------
+
+SECRET_FILE_BYTES_MAX = 64 * KIB
+
+# One limit a row reads as a table.
+# fmt: off
 BOUNDS: tuple[Bound, ...] = (
     _bound("handshake", HANDSHAKE_BYTES_MAX, "bytes", "HandshakeError",
            "heads are under 2 KiB; a token may be large (the server itself answers 431 near 1 MB)"),
@@ -100,14 +106,16 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("status_settle", STATUS_SETTLE_TIME, "s", "the final status waits until then",
            "the server records the job after it wrote the assignment: 11 of 360 immediate statuses were lost"),
     _bound("ping_silence", PING_AFTER_SILENCE, "s", "a WebSocket ping", "the server pings every 10 s"),
-    _bound("dead_silence", DEAD_AFTER_SILENCE, "s", "ConnectionLostError, reconnect", "three pings of the server missed"),
+    _bound("dead_silence", DEAD_AFTER_SILENCE, "s", "ConnectionLostError, reconnect",
+           "three pings of the server missed"),
     _bound("write", WRITE_TIMEOUT, "s", "ConnectionLostError, reconnect", "a peer that stopped reading"),
     _bound("close", CLOSE_TIMEOUT, "s", "TCP closed without the echo", "the server echoes at once or never"),
     _bound("flush", FLUSH_TIMEOUT, "s", "reported in ShutdownReport.statuses_unproven", "part of stop's promise"),
     _bound("terminated_leave", TERMINATED_LEAVE_TIMEOUT, "s", "the room is left whatever the budgets say",
            "the server removes the participant 3 s after a termination"),
     _bound("room_join", ROOM_JOIN_TIMEOUT, "s", "job FAILED", "ICE gives up after 15 s; a job must not wait for ever"),
-    _bound("room_leave", ROOM_LEAVE_TIMEOUT, "s", "the handle is dropped", "disconnect takes 6 ms when the server lives"),
+    _bound("room_leave", ROOM_LEAVE_TIMEOUT, "s", "the handle is dropped",
+           "disconnect takes 6 ms when the server lives"),
     _bound("jobs", JOBS_MAX, "jobs", "offer declined", "an unlimited worker still has a machine under it"),
     _bound("ended_jobs", ENDED_JOBS_MAX, "jobs", "the oldest is forgotten",
            "remembering ended jobs makes duplicates harmless; only recent ones can come"),
@@ -125,4 +133,7 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("connections", SERVER_CONNECTIONS_MAX, "connections", "accepted and closed", "file descriptors are finite"),
     _bound("sync_request_threads", SYNC_REQUEST_THREADS_MAX, "threads", "the offer waits, then is declined at 2.5 s",
            "AnyIO's own default limiter"),
+    _bound("secret_file", SECRET_FILE_BYTES_MAX, "bytes", "ConfigError",
+           "a key or secret; a wrong path may name anything"),
 )
+# fmt: on
