@@ -443,8 +443,10 @@ def _read_secret_file(path: str, source: str, name: str) -> str:
     try:
         text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
-        # from None: the decoding error carries the bytes.
-        raise ConfigError(f"{source}: the file is not text", field=name, source=source) from None
+        text = None
+    if text is None:
+        # Not raised inside the except: the decoding error carries the bytes, and would stay as the context.
+        raise ConfigError(f"{source}: the file is not text", field=name, source=source)
     if not text:
         raise ConfigError(f"{source}: the file is empty", field=name, source=source)
     return text
