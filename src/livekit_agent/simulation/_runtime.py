@@ -1,0 +1,158 @@
+"""``run_virtual``: one async function, either backend, virtual time, a schedule decided by a seed.
+
+On asyncio the work is done by :class:`~._asyncio_loop.VirtualTimeLoop`.  On trio by its ``MockClock``, which jumps to
+the next deadline when nobody can run, and by a switch that trio keeps for hypothesis: with
+``_ALLOW_DETERMINISTIC_SCHEDULING`` each batch of runnable tasks is sorted by birth and shuffled by the module's
+generator ``_r``.  Both names are private and unchanged from trio 0.22 to 0.35; were they gone, this fails loudly rather
+than lose its meaning.  Importing hypothesis sets the switch for the whole process, so it is set, and put back, here.
+
+Both clocks start at 0.0.  Both engines report a deadlock and refuse threads.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from functools import partial
+from types import ModuleType
+from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple
+
+import anyio
+
+from ._errors import HORIZON, DeadlockError, TaskLine, VirtualTimeError, deadlock, refuse, where_suspended
+
+__all__ = ["run_virtual"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+def run_virtual(
+    fn: Callable[[*Ts], Awaitable[T]],
+    *args: *Ts,
+    backend: Literal["asyncio", "trio"] | str = "asyncio",
+    seed: int = 0,
+) -> T:
+    """Run ``fn(*args)`` to its end under virtual time and return its result, or raise what it raises.
+
+    The same ``seed`` gives the same order of steps in every process.  Raises :class:`DeadlockError` when every task
+    waits and no deadline is left, and :class:`RealWorldError` in the task that asks for a thread or, on asyncio, a
+    socket.
+    """
+    if backend == "asyncio":
+        return _run_asyncio(fn, args, seed)
+    if backend == "trio":
+        return _run_trio(fn, args, seed)
+    raise ValueError(f"unknown backend {backend!r}: asyncio or trio")
+
+
+def _run_asyncio(fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int) -> T:
+    from anyio._backends import _asyncio as library
+
+    from ._asyncio_loop import VirtualTimeLoop
+
+    with _replaced(library, "WorkerThread", _refuse_thread):
+        return anyio.run(fn, *args, backend="asyncio", backend_options={"loop_factory": partial(VirtualTimeLoop, seed)})
+
+
+def _run_trio(fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int) -> T:
+    import trio.testing
+    from trio import _threads as threads
+    from trio._core import _run as scheduler  # pyright: ignore[reportPrivateUsage]
+
+    clock = trio.testing.MockClock(autojump_threshold=0)
+    for owner, name in ((scheduler, "_r"), (scheduler, "Deadlines"), (clock, "_autojump"), (clock, "_virtual_base")):
+        if not hasattr(owner, name):
+            raise _gone("trio", name)
+    state = scheduler._r.getstate()  # pyright: ignore[reportPrivateUsage]
+    with (
+        _replaced(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
+        _replaced(threads, "start_thread_soon", _refuse_thread),
+    ):
+        scheduler._r.seed(f"trio:{seed}")  # pyright: ignore[reportPrivateUsage]
+        try:
+            return anyio.run(_with_sentinel, clock, fn, args, backend="trio", backend_options={"clock": clock})
+        finally:
+            scheduler._r.setstate(state)  # pyright: ignore[reportPrivateUsage]
+
+
+async def _with_sentinel(clock: Any, fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts]) -> T:
+    """``fn(*args)``, beside a system task that wakes when nobody has a nearer deadline.
+
+    A system task and a plain scope rather than a nursery: a nursery would wrap what ``fn`` raises in a group.
+    """
+    import trio
+    from trio._core._run import GLOBAL_RUN_CONTEXT
+
+    error: DeadlockError | None = None
+    main: Any = trio.lowlevel.current_task()
+    stood_still_at = 0.0
+
+    def jump_exactly() -> None:
+        """Set the clock to the next deadline.
+
+        MockClock's own jump adds the difference, and in floats ``now + (deadline - now)`` can be one step beside the
+        deadline: found by hypothesis at 1.7611164657282643 and 524290.3373202869.  The class is final and is asked
+        for by this name, hence an attribute of the instance.
+        """
+        nonlocal stood_still_at
+        now, deadline = clock.current_time(), GLOBAL_RUN_CONTEXT.runner.deadlines.next_deadline()
+        if now < deadline < math.inf:
+            stood_still_at = now
+            clock._virtual_base = deadline
+
+    clock._autojump = jump_exactly
+
+    async def sentinel() -> None:
+        nonlocal error
+        await trio.sleep_until(HORIZON)
+        error = deadlock(stood_still_at, _trio_lines(main))
+        scope.cancel()
+
+    with trio.CancelScope() as scope:
+        trio.lowlevel.spawn_system_task(sentinel)
+        try:
+            return await fn(*args)
+        except BaseException as exc:
+            if error is not None:
+                raise error from exc
+            raise
+    assert error is not None  # the only one who cancels this scope
+    raise error
+
+
+def _trio_lines(main: Any) -> list[TaskLine]:
+    lines: list[TaskLine] = []
+    stack = [(0, main)]
+    while stack:
+        depth, task = stack.pop()
+        lines.append(TaskLine(depth=depth, name=task.name, where=where_suspended(task.coro)))
+        for nursery in task.child_nurseries:
+            children = sorted(nursery.child_tasks, key=lambda child: child._counter)
+            stack.extend((depth + 1, child) for child in reversed(children))
+    return lines
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: object) -> Generator[None]:
+    """``module.name`` is ``value`` inside the block; a name that is gone is an error, not a silent loss."""
+    if not hasattr(module, name):
+        raise _gone(module.__name__, name)
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _gone(owner: str, name: str) -> VirtualTimeError:
+    return VirtualTimeError(
+        f"{owner} has no {name} any more, so virtual time would not be deterministic",
+        hint="use releases of anyio and trio that this package is tested with: anyio 4.14 to 4.16, trio 0.32 to 0.35",
+    )
+
+
+def _refuse_thread(*args: object, **kwargs: object) -> NoReturn:
+    raise refuse("a worker thread")
