@@ -125,9 +125,7 @@ class ConfigError(AgentError, ValueError):
     code = "CONFIG_INVALID"
     default_message = "invalid configuration"
 
-    def __init__(
-        self, message: str = "", *, field: str = "", source: str = "", hint: str = "", code: str = ""
-    ) -> None:
+    def __init__(self, message: str = "", *, field: str = "", source: str = "", hint: str = "", code: str = "") -> None:
         super().__init__(message, hint=hint, code=code)
         self.field = field
         self.source = source
@@ -261,9 +259,7 @@ class ShutdownTimeoutError(WorkerError, TimeoutError):
     code = "SHUTDOWN_TIMEOUT"
     default_message = "shutdown timeout exceeded"
 
-    def __init__(
-        self, message: str = "", *, unfinished: tuple[str, ...] = (), hint: str = "", code: str = ""
-    ) -> None:
+    def __init__(self, message: str = "", *, unfinished: tuple[str, ...] = (), hint: str = "", code: str = "") -> None:
         super().__init__(message, hint=hint, code=code)
         self.unfinished = unfinished
 

@@ -98,7 +98,8 @@ class WorkerOptions:
             object.__setattr__(self, "job_type", JobType(self.job_type))
         except ValueError:
             raise InvalidJobTypeError(
-                f"invalid job type: {self.job_type!r}", hint="use JobType.ROOM, JobType.PARTICIPANT or JobType.PUBLISHER"
+                f"invalid job type: {self.job_type!r}",
+                hint="use JobType.ROOM, JobType.PARTICIPANT or JobType.PUBLISHER",
             ) from None
         faults = list(self._faults())
         if len(faults) == 1:
@@ -129,7 +130,7 @@ class WorkerOptions:
         for name in ("agent_name", "namespace", "deployment"):
             if not isinstance(getattr(self, name), str):
                 fault(name, "expected text")
-        if isinstance(self.deployment, str) and not _valid_deployment(self.deployment):
+        if isinstance(self.deployment, str) and not valid_deployment(self.deployment):
             fault(
                 "deployment",
                 "at most 64 bytes, no underscore, blank or control character",
@@ -146,6 +147,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _valid_deployment(name: str) -> bool:
+def valid_deployment(name: str) -> bool:
     data = name.encode("utf-8", "surrogatepass")
     return len(data) <= _DEPLOYMENT_BYTES_MAX and not any(b <= 0x20 or b == 0x7F or b == 0x5F for b in data)

@@ -1,0 +1,404 @@
+"""Messages in bytes and back: the only place where wire enums and protobuf fields of the signalling are named.
+
+Encoding: one function per message we can say, each returning the protobuf message; ``serialize`` makes a frame payload
+of it, binary or protobuf-JSON.  Decoding: ``decode`` returns ``(Kind, Event)``, where the event is ready to be handed
+out, or a :class:`MessageSkipped` when the message is unset or unknown (a newer peer's).  What cannot be decoded at all
+raises :class:`Undecodable`; nothing else is raised, whatever the bytes.
+
+Strings from the peer are taken as they are (any Unicode, NUL included); unknown enum numbers stay numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
+from livekit.protocol import agent as pb
+from livekit.protocol import models
+
+from .._types import (
+    Job,
+    JobMetadata,
+    JobState,
+    JobStatus,
+    JobType,
+    ParticipantInfo,
+    ParticipantPermissions,
+    RoomInfo,
+)
+from ._events import (
+    AvailabilityReceived,
+    Event,
+    GoAway,
+    JobAssigned,
+    JobOffered,
+    JobStatusReceived,
+    JobTerminated,
+    MessageSkipped,
+    MigrateReceived,
+    PingReceived,
+    PongReceived,
+    Registered,
+    RegisterReceived,
+    Registration,
+    ServerInfo,
+    SimulateReceived,
+    WorkerStatusReceived,
+)
+from ._state import Kind, Role
+
+__all__ = [
+    "Undecodable",
+    "decode",
+    "job_from_proto",
+    "participant_from_proto",
+    "permissions_from_proto",
+    "room_from_proto",
+    "serialize",
+]
+
+#: Nesting that protobuf-JSON may have.  The messages are four deep; protobuf itself stops at 100.
+_JSON_DEPTH_MAX = 50
+
+
+class Undecodable(Exception):
+    """The payload is no message of this protocol.  Internal: the connection turns it into an event or an error."""
+
+
+# ------------------------------------------------------------------------------------------------ encoding
+
+
+def register(registration: Registration) -> pb.WorkerMessage:
+    """RegisterWorkerRequest.  Permissions absent mean the server's default; present they are taken literally."""
+    message = pb.WorkerMessage()
+    request = message.register
+    request.type = cast("Any", registration.job_type)
+    request.agent_name = registration.agent_name
+    request.version = registration.version
+    request.deployment = registration.deployment
+    request.ping_interval = registration.ping_interval
+    if registration.namespace:
+        request.namespace = registration.namespace
+    if registration.permissions is not None:
+        request.allowed_permissions.CopyFrom(registration.permissions.to_proto())
+    request.SetInParent()
+    return message
+
+
+def answer(
+    job_id: str, metadata: JobMetadata | None, *, terminate: bool = False, resume: bool = False
+) -> pb.WorkerMessage:
+    """AvailabilityResponse: accepted with ``metadata``, declined with None."""
+    message = pb.WorkerMessage()
+    response = message.availability
+    response.job_id = job_id
+    response.terminate = terminate
+    if metadata is not None:
+        response.available = True
+        response.supports_resume = resume
+        response.participant_identity = metadata.participant_identity
+        response.participant_name = metadata.participant_name
+        response.participant_metadata = metadata.participant_metadata
+        response.participant_attributes.update(metadata.participant_attributes)
+    response.SetInParent()
+    return message
+
+
+def job_status(job_id: str, status: JobStatus, error: str) -> pb.WorkerMessage:
+    """UpdateJobStatus."""
+    update = pb.UpdateJobStatus(job_id=job_id, status=cast("Any", int(status)), error=error)
+    return pb.WorkerMessage(update_job=update)
+
+
+def worker_status(*, full: bool, load: float, job_count: int, draining: bool) -> pb.WorkerMessage:
+    """UpdateWorkerStatus.  The load is always there: absent means 0 to the server.
+
+    ``draining`` is a field that servers before August 2026 do not know; they skip it.
+    """
+    update = pb.UpdateWorkerStatus(status=pb.WS_FULL if full else pb.WS_AVAILABLE, load=load, job_count=job_count)
+    if draining:
+        update.draining = True
+    return pb.WorkerMessage(update_worker=update)
+
+
+def ping(timestamp: int) -> pb.WorkerMessage:
+    """WorkerPing."""
+    return pb.WorkerMessage(ping=pb.WorkerPing(timestamp=timestamp))
+
+
+def migrate(job_ids: Iterable[str]) -> pb.WorkerMessage:
+    """MigrateJobRequest: the jobs that run on after a reconnect."""
+    return pb.WorkerMessage(migrate_job=pb.MigrateJobRequest(job_ids=list(job_ids)))
+
+
+def registered(worker_id: str, server: ServerInfo) -> pb.ServerMessage:
+    """RegisterWorkerResponse."""
+    info = models.ServerInfo(
+        edition=cast("Any", server.edition),
+        version=server.version,
+        protocol=server.protocol,
+        region=server.region,
+        node_id=server.node_id,
+        agent_protocol=server.agent_protocol,
+    )
+    return pb.ServerMessage(register=pb.RegisterWorkerResponse(worker_id=worker_id, server_info=info))
+
+
+def offer(job: pb.Job, resuming: bool = False) -> pb.ServerMessage:
+    """AvailabilityRequest."""
+    return pb.ServerMessage(availability=pb.AvailabilityRequest(job=job, resuming=resuming))
+
+
+def assignment(job: pb.Job, token: str, url: str) -> pb.ServerMessage:
+    """JobAssignment."""
+    message = pb.JobAssignment(job=job, token=token)
+    if url:
+        message.url = url
+    return pb.ServerMessage(assignment=message)
+
+
+def termination(job_id: str) -> pb.ServerMessage:
+    """JobTermination."""
+    return pb.ServerMessage(termination=pb.JobTermination(job_id=job_id))
+
+
+def pong(last_timestamp: int, timestamp: int) -> pb.ServerMessage:
+    """WorkerPong."""
+    return pb.ServerMessage(pong=pb.WorkerPong(last_timestamp=last_timestamp, timestamp=timestamp))
+
+
+def go_away(reason: str) -> pb.ServerMessage:
+    """GoAway: in the published protocol since August 2026, not sent by the open-source server yet."""
+    return pb.ServerMessage(go_away=pb.AgentHttp.GoAway(reason=reason))
+
+
+def serialize(message: Message, *, json: bool = False) -> bytes | str:
+    """The payload of a binary frame, or of a text frame."""
+    if json:
+        return json_format.MessageToJson(message, indent=None)
+    # Equal messages give equal bytes: attribute maps would otherwise follow the hash seed.
+    return message.SerializeToString(deterministic=True)
+
+
+# ------------------------------------------------------------------------------------------------ decoding
+
+
+def decode(speaker: Role, payload: bytes | str, *, wall: float) -> tuple[Kind | None, Event]:
+    """What ``speaker`` said.  The kind is None for a message to be skipped.  Raises :class:`Undecodable` only."""
+    message: pb.WorkerMessage | pb.ServerMessage = pb.WorkerMessage() if speaker is Role.WORKER else pb.ServerMessage()
+    _parse(message, payload)
+    name = message.WhichOneof("message")
+    if name is None:
+        return None, MessageSkipped(kind="unknown", reason="no variant that this version knows")
+    kind, build = _DECODERS[speaker].get(name, (None, None))
+    if build is None:
+        return None, MessageSkipped(kind=name, reason="not handled by this version")
+    try:
+        return kind, build(getattr(message, name), wall)
+    except (OverflowError, ValueError, OSError) as exc:
+        # A timestamp beyond datetime's range is the one value a well-formed message can break us with.
+        raise Undecodable(f"{name}: {type(exc).__name__}") from None
+
+
+def _parse(message: Message, payload: bytes | str) -> None:
+    try:
+        if isinstance(payload, str):
+            json_format.Parse(payload, message, ignore_unknown_fields=True, max_recursion_depth=_JSON_DEPTH_MAX)
+        else:
+            message.ParseFromString(payload)
+    except (DecodeError, json_format.ParseError, RecursionError, ValueError, TypeError, AttributeError) as exc:
+        # json_format lets TypeError and AttributeError escape for JSON of the wrong shape ("[]", "1").
+        raise Undecodable(type(exc).__name__) from None
+
+
+def _from_ns(nanoseconds: int) -> datetime | None:
+    return _from_seconds(nanoseconds / 1e9) if nanoseconds > 0 else None
+
+
+def _from_seconds(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def permissions_from_proto(message: models.ParticipantPermission) -> ParticipantPermissions:
+    """The value of a permission message."""
+    return ParticipantPermissions(
+        can_subscribe=message.can_subscribe,
+        can_publish=message.can_publish,
+        can_publish_data=message.can_publish_data,
+        can_update_metadata=message.can_update_metadata,
+        can_subscribe_metrics=message.can_subscribe_metrics,
+        can_manage_agent_session=message.can_manage_agent_session,
+        hidden=message.hidden,
+        recorder=message.recorder,
+        agent=message.agent,
+        can_publish_sources=tuple(int(source) for source in message.can_publish_sources),
+    )
+
+
+def room_from_proto(message: models.Room) -> RoomInfo:
+    """The value of a room message.  ``turn_password`` and codecs stay behind."""
+    return RoomInfo(
+        sid=message.sid,
+        name=message.name,
+        metadata=message.metadata,
+        num_participants=message.num_participants,
+        num_publishers=message.num_publishers,
+        max_participants=message.max_participants,
+        creation_time=_from_seconds(message.creation_time_ms / 1e3 or float(message.creation_time)),
+        empty_timeout=float(message.empty_timeout),
+        departure_timeout=float(message.departure_timeout),
+        active_recording=message.active_recording,
+    )
+
+
+def participant_from_proto(message: models.ParticipantInfo) -> ParticipantInfo:
+    """The value of a participant message."""
+    return ParticipantInfo(
+        sid=message.sid,
+        identity=message.identity,
+        name=message.name,
+        metadata=message.metadata,
+        attributes=dict(message.attributes),
+        kind=int(message.kind),
+        state=int(message.state),
+        is_publisher=message.is_publisher,
+        permissions=permissions_from_proto(message.permission) if message.HasField("permission") else None,
+        joined_at=_from_seconds(message.joined_at_ms / 1e3 or float(message.joined_at)),
+    )
+
+
+def job_from_proto(message: pb.Job, *, received_at: float) -> Job:
+    """The value of a job message.  Its type stays a bare number when it is none of ours."""
+    state = message.state
+    number = int(message.type)
+    return Job(
+        id=message.id,
+        type=JobType(number) if number in _JOB_TYPES else cast("JobType", number),
+        room=room_from_proto(message.room),
+        participant=participant_from_proto(message.participant) if message.HasField("participant") else None,
+        namespace=message.namespace,
+        metadata=message.metadata,
+        agent_name=message.agent_name,
+        dispatch_id=message.dispatch_id,
+        deployment=message.deployment,
+        attributes=dict(message.attributes),
+        enable_recording=message.enable_recording,
+        enable_redaction=message.enable_redaction,
+        created_at=_from_seconds(received_at),
+        updated_at=_from_ns(state.updated_at),
+        state=JobState(
+            status=int(state.status),
+            error=state.error,
+            started_at=_from_ns(state.started_at),
+            updated_at=_from_ns(state.updated_at),
+            ended_at=_from_ns(state.ended_at),
+            participant_identity=state.participant_identity,
+            worker_id=state.worker_id,
+        ),
+        raw=message,
+    )
+
+
+_JOB_TYPES = frozenset(int(t) for t in JobType)
+
+
+def _registration(m: pb.RegisterWorkerRequest, wall: float) -> Event:
+    return RegisterReceived(
+        registration=Registration(
+            job_type=int(m.type),
+            agent_name=m.agent_name,
+            namespace=m.namespace,
+            deployment=m.deployment,
+            version=m.version,
+            ping_interval=m.ping_interval,
+            permissions=permissions_from_proto(m.allowed_permissions) if m.HasField("allowed_permissions") else None,
+        )
+    )
+
+
+def _registered(m: pb.RegisterWorkerResponse, wall: float) -> Event:
+    info = m.server_info
+    server = ServerInfo(
+        version=info.version,
+        edition=int(info.edition),
+        protocol=info.protocol,
+        region=info.region,
+        node_id=info.node_id,
+        agent_protocol=info.agent_protocol,
+    )
+    return Registered(worker_id=m.worker_id, server=server)
+
+
+def _offered(m: pb.AvailabilityRequest, wall: float) -> Event:
+    return JobOffered(job=job_from_proto(m.job, received_at=wall), resuming=m.resuming)
+
+
+def _assigned(m: pb.JobAssignment, wall: float) -> Event:
+    return JobAssigned(job=job_from_proto(m.job, received_at=wall), token=m.token, url=m.url)
+
+
+def _availability(m: pb.AvailabilityResponse, wall: float) -> Event:
+    metadata = JobMetadata(
+        participant_identity=m.participant_identity,
+        participant_name=m.participant_name,
+        participant_metadata=m.participant_metadata,
+        participant_attributes=dict(m.participant_attributes),
+    )
+    return AvailabilityReceived(
+        job_id=m.job_id,
+        available=m.available,
+        terminate=m.terminate,
+        supports_resume=m.supports_resume,
+        metadata=metadata,
+    )
+
+
+def _worker_status(m: pb.UpdateWorkerStatus, wall: float) -> Event:
+    full = (m.status == pb.WS_FULL) if m.HasField("status") else None
+    # The real server stops dispatching to a whole node on one NaN; ours reads it as "full".
+    load = m.load if math.isfinite(m.load) else 1.0
+    return WorkerStatusReceived(full=full, load=load, job_count=m.job_count, draining=m.draining)
+
+
+def _simulate(m: pb.SimulateJobRequest, wall: float) -> Event:
+    return SimulateReceived(
+        job_type=int(m.type),
+        room=room_from_proto(m.room) if m.HasField("room") else None,
+        participant=participant_from_proto(m.participant) if m.HasField("participant") else None,
+    )
+
+
+_Builder = Callable[[Any, float], Event]
+
+_DECODERS: Mapping[Role, Mapping[str, tuple[Kind, _Builder]]] = {
+    Role.WORKER: {
+        "register": (Kind.REGISTER, _registration),
+        "availability": (Kind.ANSWER, _availability),
+        "update_worker": (Kind.WORKER_STATUS, _worker_status),
+        "update_job": (
+            Kind.JOB_STATUS,
+            lambda m, wall: JobStatusReceived(job_id=m.job_id, status=int(m.status), error=m.error),
+        ),
+        "ping": (Kind.PING, lambda m, wall: PingReceived(timestamp=m.timestamp)),
+        "simulate_job": (Kind.SIMULATE, _simulate),
+        "migrate_job": (Kind.MIGRATE, lambda m, wall: MigrateReceived(job_ids=tuple(m.job_ids))),
+    },
+    Role.SERVER: {
+        "register": (Kind.REGISTERED, _registered),
+        "availability": (Kind.OFFER, _offered),
+        "assignment": (Kind.ASSIGNMENT, _assigned),
+        "termination": (Kind.TERMINATION, lambda m, wall: JobTerminated(job_id=m.job_id)),
+        "pong": (
+            Kind.PONG,
+            lambda m, wall: PongReceived(last_timestamp=m.last_timestamp, timestamp=m.timestamp),
+        ),
+        "go_away": (Kind.GO_AWAY, lambda m, wall: GoAway(reason=m.reason)),
+    },
+}

@@ -1,0 +1,85 @@
+"""All deadlines of a connection, as data.
+
+Nothing in the core sleeps or compares timestamps elsewhere: whoever drives it sleeps until ``next_deadline`` and calls
+``handle_timeout(now)``, which takes what is due from here.  Spurious calls are harmless.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from enum import Enum, auto
+
+__all__ = ["Timer", "TimerTable"]
+
+
+class Timer(Enum):
+    """What a deadline is for.  Each member says when it fires and what happens then."""
+
+    HANDSHAKE = auto()
+    """The server has not finished its answer to the upgrade request: give up."""
+    REGISTER = auto()
+    """No register response (worker), or no register request (server): give up."""
+    SILENCE = auto()
+    """Nothing was received for a while: first ping, then give the connection up."""
+    KEEPALIVE = auto()
+    """The server's WebSocket ping is due."""
+    CLOSE = auto()
+    """Our Close frame was not echoed: end without it."""
+    ANSWER = auto()
+    """An offer is unanswered: decline it."""
+    ASSIGNMENT = auto()
+    """An accepted offer was not assigned: release its reservation."""
+    SETTLE = auto()
+    """The server has surely recorded the job by now: send its final status."""
+
+
+Key = tuple[Timer, str]
+
+
+class TimerTable:
+    """Deadlines by (timer, job id); the job id is empty for timers of the connection.
+
+    A heap with lazy deletion: a worker may hold 10,000 timers, and the earliest is asked for after every call.
+    Invariant: ``_when`` holds the live deadlines; heap entries that disagree with it are dead.
+    """
+
+    def __init__(self) -> None:
+        self._when: dict[Key, float] = {}
+        self._heap: list[tuple[float, int, Key]] = []
+        self._serial = 0
+
+    def set(self, timer: Timer, when: float, job_id: str = "") -> None:
+        """Arm, or move."""
+        key = (timer, job_id)
+        self._when[key] = when
+        if when < math.inf:
+            self._serial += 1
+            heapq.heappush(self._heap, (when, self._serial, key))
+
+    def stop(self, timer: Timer, job_id: str = "") -> None:
+        """Disarm; harmless when not armed."""
+        self._when.pop((timer, job_id), None)
+
+    def clear(self) -> None:
+        """Disarm everything."""
+        self._when.clear()
+        self._heap.clear()
+
+    def next_deadline(self) -> float:
+        """The earliest deadline, ``inf`` if there is none."""
+        self._prune()
+        return self._heap[0][0] if self._heap else math.inf
+
+    def pop_due(self, now: float) -> Key | None:
+        """The earliest timer that is due, disarmed; None if none is.  Equal deadlines come in the order they were set."""
+        self._prune()
+        if self._heap and self._heap[0][0] <= now:
+            key = heapq.heappop(self._heap)[2]
+            del self._when[key]
+            return key
+        return None
+
+    def _prune(self) -> None:
+        while self._heap and self._when.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)

@@ -1,0 +1,399 @@
+"""WebSocket on bytes, for both roles: bytes in, ``Item`` values out, bytes out.
+
+wsproto does the handshake and the frames.  What it leaves to its user is here:
+
+- reassembly of fragmented messages and their bounds.  wsproto has no limit of its own (it accepts a declared length of
+  2**62), so :class:`FrameGuard` walks over the frame headers first and refuses a frame *before* its body arrives;
+- the seam between handshake and frames: bytes glued to a 101 are frames, bytes sent before it are a fault;
+- errors: wsproto reports a broken frame as a close event with a text, h11 and header decoding raise a handful of
+  exception classes.  All of them become one ``Failed`` item, after which nothing is read.
+
+permessage-deflate is never offered or accepted: 261 KB of it can become 256 MiB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+import h11
+import wsproto
+from wsproto import events as ws
+from wsproto.utilities import ProtocolError
+
+from .._bounds import FRAGMENTS_MAX, HANDSHAKE_BYTES_MAX, MESSAGE_BYTES_MAX
+from ._state import Role
+
+__all__ = [
+    "Accepted",
+    "Closed",
+    "Failed",
+    "FrameGuard",
+    "Item",
+    "Message",
+    "Pulse",
+    "Refused",
+    "Requested",
+    "WebSocket",
+]
+
+#: How much of a refusal's body is read for the error text.
+_BODY_BYTES_MAX = 2048
+
+#: What a well- or ill-meaning peer's handshake can make wsproto and h11 raise.
+_HANDSHAKE_FAULTS = (ProtocolError, h11.ProtocolError, UnicodeError, ValueError, IndexError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """The server answered 101."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The server answered something else."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """A client asks for the upgrade.  Header names are lower-case; of repeated ones the first counts."""
+
+    method: str
+    path: str
+    query: str = field(default="", repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A whole message; text frames give str."""
+
+    payload: bytes | str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulse:
+    """A ping (answered already) or a pong."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """The peer's Close frame (answered already), or the answer to ours."""
+
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The peer broke the rules.  A Close with ``code`` is in the outbox; 0 says that none was possible."""
+
+    code: int
+    reason: str
+
+
+Item = Accepted | Refused | Requested | Message | Pulse | Closed | Failed
+
+
+class _TooLarge(Exception):
+    """A frame header announces more than is allowed; ``args[0]`` counts the bytes before that header."""
+
+
+class FrameGuard:
+    """Follows frame headers through a byte stream and refuses what would grow past the bounds.
+
+    It judges sizes only; whether a frame is legal is wsproto's business.
+    """
+
+    def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX, fragments_max: int = FRAGMENTS_MAX) -> None:
+        self._message_bytes_max = message_bytes_max
+        self._fragments_max = fragments_max
+        self._header = bytearray()
+        self._payload_left = 0
+        self._message_bytes = 0
+        self._fragments = 0
+
+    def check(self, data: bytes) -> None:
+        """Follow ``data``; raises :class:`_TooLarge` at a header that announces too much."""
+        position, size = 0, len(data)
+        while position < size:
+            if self._payload_left:
+                step = min(self._payload_left, size - position)
+                position += step
+                self._payload_left -= step
+                continue
+            self._header.append(data[position])
+            position += 1
+            if len(self._header) < _header_size(self._header):
+                continue
+            header, self._header = self._header, bytearray()
+            length = _payload_length(header)
+            if header[0] & 0x0F < 0x8:
+                self._count(header[0] & 0x0F, length, position - len(header))
+            self._payload_left = length
+
+    def _count(self, opcode: int, length: int, before: int) -> None:
+        if opcode:
+            self._message_bytes = self._fragments = 0
+        self._message_bytes += length
+        self._fragments += 1
+        if self._message_bytes > self._message_bytes_max or self._fragments > self._fragments_max:
+            raise _TooLarge(max(before, 0))
+
+
+def _header_size(header: bytearray) -> int:
+    if len(header) < 2:
+        return 2
+    length = header[1] & 0x7F
+    return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if header[1] & 0x80 else 0)
+
+
+def _payload_length(header: bytearray) -> int:
+    length = header[1] & 0x7F
+    if length == 126:
+        return int.from_bytes(header[2:4], "big")
+    if length == 127:
+        return int.from_bytes(header[2:10], "big")
+    return length
+
+
+class _Phase(Enum):
+    HANDSHAKE = auto()
+    REFUSAL = auto()
+    """Reading the body of a refusal (client)."""
+    REQUESTED = auto()
+    """The request is with our user; bytes now are a fault (server)."""
+    FRAMES = auto()
+    DONE = auto()
+
+
+class WebSocket:
+    """One WebSocket, client (worker) or server side."""
+
+    def __init__(self, role: Role) -> None:
+        self._client = role is Role.WORKER
+        self._handshake = wsproto.WSConnection(
+            wsproto.ConnectionType.CLIENT if self._client else wsproto.ConnectionType.SERVER
+        )
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HANDSHAKE_BYTES_MAX)
+        self._request: h11.Request | None = None
+        self._guard = FrameGuard()
+        self._phase = _Phase.HANDSHAKE
+        self._incoming = bytearray()
+        self._refusal: tuple[int, dict[str, str], bytearray] = (0, {}, bytearray())
+        self._parts: list[bytes | str] = []
+        self._outbox: list[bytes] = []
+        self._we_closed = False
+
+    # ------------------------------------------------------------------------------------ out
+
+    def take_outbox(self) -> bytes:
+        """The bytes to be written, once."""
+        data = b"".join(self._outbox)
+        self._outbox.clear()
+        return data
+
+    @property
+    def outbox_bytes(self) -> int:
+        """How many bytes wait to be taken."""
+        return sum(map(len, self._outbox))
+
+    def request_upgrade(self, host: str, target: str, headers: Mapping[str, str]) -> None:
+        """Client: ask for the upgrade."""
+        extra = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+        self._outbox.append(self._handshake.send(ws.Request(host=host, target=target, extra_headers=extra)))
+
+    def accept_upgrade(self) -> bool:
+        """Server: answer 101.  False when the request is not a valid upgrade; then reject it."""
+        assert self._request is not None
+        headers = [(n, v) for n, v in self._request.headers if n.lower() != b"authorization"]
+        try:
+            self._handshake.initiate_upgrade_connection(headers, self._request.target)
+            answer = self._handshake.send(ws.AcceptConnection())
+        except _HANDSHAKE_FAULTS:
+            return False
+        self._outbox.append(answer)
+        self._phase = _Phase.FRAMES
+        return True
+
+    def reject_upgrade(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """Server: answer anything else and end the exchange."""
+        lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        lines += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        parts = [h11.Response(status_code=status, headers=lines), h11.Data(data=body), h11.EndOfMessage()]
+        self._outbox += [self._http.send(part) or b"" for part in parts]
+        self._phase = _Phase.DONE
+
+    def send_message(self, payload: bytes | str) -> None:
+        """One message in one frame."""
+        if isinstance(payload, str):
+            self._outbox.append(self._handshake.send(ws.TextMessage(data=payload)))
+        else:
+            self._outbox.append(self._handshake.send(ws.BytesMessage(data=payload)))
+
+    def send_ping(self) -> None:
+        """A ping with an empty payload, as the real server sends them."""
+        self._outbox.append(self._handshake.send(ws.Ping()))
+
+    def send_close(self, code: int, reason: str) -> None:
+        """Our Close; the peer's is awaited."""
+        self._we_closed = True
+        self._outbox.append(self._handshake.send(ws.CloseConnection(code=code, reason=reason)))
+
+    # ------------------------------------------------------------------------------------ in
+
+    def receive_data(self, data: bytes) -> Iterator[Item]:
+        """What ``data`` says.  Iterate fully; after ``Closed``, ``Failed`` or ``Refused`` nothing more comes."""
+        if self._phase is _Phase.FRAMES:
+            yield from self._receive_frames(data)
+        elif self._phase is _Phase.REQUESTED:
+            # The real server closes such a connection without an answer: the 101 has to come first.
+            yield self._fail(0, "bytes before the upgrade was answered")
+        elif self._phase is not _Phase.DONE:
+            self._incoming += data
+            yield from self._receive_head()
+
+    def receive_eof(self) -> Iterator[Item]:
+        """The stream ended: a refusal may end that way; any other end is our caller's to judge."""
+        if self._phase is _Phase.REFUSAL:
+            yield self._finish_refusal()
+
+    def _receive_head(self) -> Iterator[Item]:
+        if self._phase is _Phase.REFUSAL:
+            data, self._incoming = bytes(self._incoming), bytearray()
+            yield from self._receive_refusal(data)
+            return
+        end = self._incoming.find(b"\r\n\r\n")
+        if len(self._incoming if end < 0 else self._incoming[: end + 4]) > HANDSHAKE_BYTES_MAX:
+            yield self._fail(0, f"HTTP head larger than {HANDSHAKE_BYTES_MAX} bytes")
+            return
+        if end < 0:
+            if len(self._incoming) >= 5 and self._client and not self._incoming.startswith(b"HTTP/"):
+                yield self._fail(0, "the answer is not HTTP")
+            return
+        head, rest = bytes(self._incoming[: end + 4]), bytes(self._incoming[end + 4 :])
+        self._incoming = bytearray()
+        try:
+            yield from self._client_head(head, rest) if self._client else self._server_head(head, rest)
+        except _HANDSHAKE_FAULTS as exc:
+            yield self._fail(0, str(exc) or type(exc).__name__)
+
+    def _client_head(self, head: bytes, rest: bytes) -> Iterator[Item]:
+        self._handshake.receive_data(head)
+        for event in self._handshake.events():
+            if isinstance(event, ws.AcceptConnection):
+                self._phase = _Phase.FRAMES
+                yield Accepted()
+            elif isinstance(event, ws.RejectConnection):
+                self._refusal = (event.status_code, _headers(event.headers), bytearray())
+                self._phase = _Phase.REFUSAL
+                if not event.has_body:
+                    yield self._finish_refusal()
+            elif isinstance(event, ws.RejectData) and event.body_finished:
+                yield self._finish_refusal()
+        if rest and self._phase is _Phase.FRAMES:
+            yield from self._receive_frames(rest)
+        elif rest and self._phase is _Phase.REFUSAL:
+            yield from self._receive_refusal(rest)
+
+    def _receive_refusal(self, data: bytes) -> Iterator[Item]:
+        body = self._refusal[2]
+        finished = False
+        try:
+            self._handshake.receive_data(data)
+            for event in self._handshake.events():
+                if isinstance(event, ws.RejectData):
+                    body += event.data
+                    finished = event.body_finished
+        except _HANDSHAKE_FAULTS:
+            finished = True  # the status is what counts; a broken body adds nothing
+        if finished or len(body) > _BODY_BYTES_MAX:
+            yield self._finish_refusal()
+
+    def _finish_refusal(self) -> Refused:
+        self._phase = _Phase.DONE
+        status, headers, body = self._refusal
+        return Refused(status=status, headers=headers, body=bytes(body[:_BODY_BYTES_MAX]))
+
+    def _server_head(self, head: bytes, rest: bytes) -> Iterator[Item]:
+        self._http.receive_data(head)
+        request = self._http.next_event()
+        if not isinstance(request, h11.Request):
+            raise ValueError("not an HTTP request")
+        if rest:
+            yield self._fail(0, "bytes before the upgrade was answered")
+            return
+        self._request = request
+        self._phase = _Phase.REQUESTED
+        path, _, query = request.target.decode("ascii").partition("?")
+        yield Requested(
+            method=request.method.decode("ascii"), path=path, query=query, headers=_headers(list(request.headers))
+        )
+
+    def _receive_frames(self, data: bytes) -> Iterator[Item]:
+        excess: str | None = None
+        try:
+            self._guard.check(data)
+        except _TooLarge as exc:
+            data = data[: exc.args[0]]
+            excess = f"message larger than {MESSAGE_BYTES_MAX} bytes or {FRAGMENTS_MAX} fragments"
+        self._handshake.receive_data(data)
+        for event in self._handshake.events():
+            item = self._frame_item(event)
+            if item is not None:
+                yield item
+            if self._phase is _Phase.DONE:
+                return
+        if excess is not None:
+            yield self._fail(1009, excess)
+
+    def _frame_item(self, event: ws.Event) -> Item | None:
+        if isinstance(event, ws.TextMessage | ws.BytesMessage):
+            self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
+            if not event.message_finished:
+                return None
+            parts, self._parts = self._parts, []
+            if isinstance(parts[0], str):
+                return Message(payload="".join(p for p in parts if isinstance(p, str)))
+            return Message(payload=b"".join(p for p in parts if isinstance(p, bytes)))
+        if isinstance(event, ws.Ping):
+            if not self._we_closed:
+                self._outbox.append(self._handshake.send(event.response()))
+            return Pulse()
+        if isinstance(event, ws.Pong):
+            return Pulse()
+        if isinstance(event, ws.CloseConnection):
+            return self._closed(event)
+        return None
+
+    def _closed(self, event: ws.CloseConnection) -> Item:
+        # wsproto reports a frame it cannot parse as a Close that the peer never sent; its state tells the two apart.
+        state = self._handshake.state
+        genuine = state in (
+            wsproto.connection.ConnectionState.REMOTE_CLOSING,
+            wsproto.connection.ConnectionState.CLOSED,
+        )
+        if not genuine:
+            return self._fail(int(event.code), event.reason or "broken frame")
+        if not self._we_closed:
+            self._outbox.append(self._handshake.send(event.response()))
+        self._phase = _Phase.DONE
+        return Closed(code=int(event.code), reason=event.reason or "")
+
+    def _fail(self, code: int, reason: str) -> Failed:
+        if code and not self._we_closed:
+            self._outbox.append(self._handshake.send(ws.CloseConnection(code=code, reason=reason[:100])))
+        self._phase = _Phase.DONE
+        return Failed(code=code, reason=reason)
+
+
+def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in pairs:
+        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+    return headers
