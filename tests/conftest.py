@@ -85,17 +85,23 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 def _threads_left(before: set[threading.Thread]) -> list[str]:
     """Threads that are new and still there after a second in which they may finish.
 
-    trio keeps idle workers for ten seconds to use them again; they are its own, and named so.
+    trio keeps idle workers for ten seconds to use them again, and names them so.  Dummies are threads of a native
+    library that Python has seen once; their end is not visible.
     """
+
+    def new() -> list[threading.Thread]:
+        return [
+            thread
+            for thread in threading.enumerate()
+            if thread not in before
+            and not thread.name.startswith("Trio thread")
+            and not isinstance(thread, threading._DummyThread)
+        ]
+
     until = time.monotonic() + 1
-    for thread in threading.enumerate():
-        if thread not in before and not thread.name.startswith("Trio thread"):
-            thread.join(max(0, until - time.monotonic()))
-    return [
-        thread.name
-        for thread in threading.enumerate()
-        if thread not in before and not thread.name.startswith("Trio thread")
-    ]
+    for thread in new():
+        thread.join(max(0, until - time.monotonic()))
+    return [thread.name for thread in new()]
 
 
 def _run_real(backend: str, fn: Callable[[], Any]) -> None:

@@ -1,0 +1,486 @@
+"""One set of scenarios on both servers and both backends: what a worker, its jobs and the people in the room observe.
+
+Each scenario uses names of its own, so the real server is shared, except by those that kill it.  Where the real server
+takes its time (a cold cache records a job after 5 s), the wait is for the state, never for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+from backdrop import EmbeddedBackdrop, RealBackdrop, unique
+
+from livekit_agent import (
+    AuthenticationError,
+    BaseHandler,
+    Job,
+    JobContext,
+    JobMetadata,
+    JobStatus,
+    JobType,
+    Reject,
+    WorkerStatus,
+    events,
+)
+
+pytestmark = pytest.mark.timeout(90)
+
+
+def _both_servers(fixture_of_the_real_one: str) -> Any:
+    @pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real_server)])
+    def backdrop(request: pytest.FixtureRequest) -> EmbeddedBackdrop | RealBackdrop:
+        if request.param == "embedded":
+            return EmbeddedBackdrop()
+        return RealBackdrop(request.getfixturevalue(fixture_of_the_real_one))
+
+    return backdrop
+
+
+backdrop = _both_servers("shared_real_server")
+mortal_backdrop = _both_servers("own_real_server")
+
+
+class Agent(BaseHandler):
+    """Remembers what it was told; ``body`` is what the job does."""
+
+    def __init__(self, body: Callable[[JobContext], Awaitable[None]] | None = None) -> None:
+        self.body = body
+        self.requests: list[Job] = []
+        self.contexts: dict[str, JobContext] = {}
+        self.terminated: list[str] = []
+        self.joined: list[tuple[str, str]] = []
+        self.published: list[tuple[str, str]] = []
+        self.running = anyio.Event()
+        self.job_id = ""
+
+    async def on_job_request(self, job: Job) -> JobMetadata | Reject | bool | None:
+        self.requests.append(job)
+        return True
+
+    async def on_job_assigned(self, ctx: JobContext) -> None:
+        self.job_id = ctx.job.id
+        self.contexts[ctx.job.id] = ctx
+        self.running.set()
+        if self.body is not None:
+            await self.body(ctx)
+        else:
+            await anyio.sleep_forever()
+
+    async def on_job_terminated(self, job_id: str) -> None:
+        self.terminated.append(job_id)
+
+    async def on_participant_joined(self, ctx: JobContext, participant: Any) -> None:
+        self.joined.append((ctx.job.id, participant.identity))
+
+    async def on_track_published(self, ctx: JobContext, publication: Any, participant: Any) -> None:
+        self.published.append((ctx.job.id, participant.identity))
+
+    async def until_running(self) -> str:
+        with anyio.fail_after(15):
+            await self.running.wait()
+        return self.job_id
+
+
+async def until(condition: Callable[[], bool], timeout: float = 15) -> None:
+    """Poll: for what has no event to wait for."""
+    with anyio.fail_after(timeout):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+async def ended(worker_events: Any) -> events.JobEnded:
+    with anyio.fail_after(20):
+        async for event in worker_events:
+            if isinstance(event, events.JobEnded):
+                return event
+    raise AssertionError("the worker's events ended first")
+
+
+async def test_a_worker_registers_and_leaves(backdrop: Any) -> None:
+    async with backdrop as stage:
+        worker = stage.worker(Agent(), agent_name=unique("register"))
+        assert worker.status is WorkerStatus.DISCONNECTED
+        async with worker:
+            assert worker.status is WorkerStatus.AVAILABLE
+            assert worker.worker_id.startswith("AW_")
+            await stage.registered(worker)
+        assert worker.status is WorkerStatus.CLOSED
+
+
+async def test_a_named_dispatch_runs_and_its_success_is_recorded_although_the_agent_leaves(backdrop: Any) -> None:
+    name, room = unique("named"), unique("room")
+
+    async def body(ctx: JobContext) -> None:
+        assert ctx.room.name == room
+        assert ctx.room.local_participant.identity == f"agent-{ctx.job.id}"
+
+    async with backdrop as stage:
+        agent = Agent(body)
+        worker = stage.worker(agent, agent_name=name)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.JobEnded)
+            await stage.create_room(room)
+            dispatch_id = await stage.dispatch(room, name, metadata='{"order": 66}')
+            end = await ended(seen)
+            assert (end.status, end.error) == (JobStatus.SUCCESS, "")
+            assert await stage.job_end(end.job.id) == (JobStatus.SUCCESS, "")
+            await stage.until_identities(room)
+    [job] = agent.requests
+    assert (job.type, job.room.name, job.agent_name, job.dispatch_id) == (JobType.ROOM, room, name, dispatch_id)
+    assert job.metadata_json() == {"order": 66}
+    assert job.participant is None
+    assert agent.terminated == [job.id]
+
+
+async def test_an_unnamed_worker_gets_every_new_room(backdrop: Any) -> None:
+    room = unique("room")
+
+    async def body(ctx: JobContext) -> None:
+        return None
+
+    async with backdrop as stage:
+        agent = Agent(body)
+        worker = stage.worker(agent)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.JobEnded)
+            await stage.create_room(room)
+            end = await ended(seen)
+            assert end.job.room.name == room
+            assert await stage.job_end(end.job.id) == (JobStatus.SUCCESS, "")
+
+
+async def test_a_participant_job_runs_for_each_person_who_joins(backdrop: Any) -> None:
+    name, room = unique("participant"), unique("room")
+    async with backdrop as stage:
+        agent = Agent()
+        worker = stage.worker(agent, agent_name=name, job_type=JobType.PARTICIPANT, max_jobs=None)
+        async with worker:
+            await stage.registered(worker)
+            await stage.create_room(room, name)
+            async with stage.join(room, "ada"):
+                await until(lambda: len(agent.contexts) == 1)
+                async with stage.join(room, "grace"):
+                    await until(lambda: len(agent.contexts) == 2)
+                    assert sorted(job.participant.identity for job in agent.requests) == ["ada", "grace"]
+                    assert {job.type for job in agent.requests} == {JobType.PARTICIPANT}
+                    for job in agent.requests:
+                        await until(lambda job=job: {(job.id, "ada"), (job.id, "grace")} <= set(agent.joined))
+            report = await worker.stop(timeout=0)
+            assert len(report.cancelled) == 2
+
+
+async def test_a_publisher_job_runs_when_somebody_publishes(backdrop: Any) -> None:
+    from livekit_agent.rooms import AudioSource
+
+    name, room = unique("publisher"), unique("room")
+    async with backdrop as stage:
+        agent = Agent()
+        worker = stage.worker(agent, agent_name=name, job_type=JobType.PUBLISHER)
+        async with worker:
+            await stage.registered(worker)
+            await stage.create_room(room, name)
+            async with stage.join(room, "ada") as ada:
+                source = AudioSource(sample_rate=48_000, num_channels=1)
+                publication = await ada.local_participant.publish_audio(source, name="microphone")
+                job_id = await agent.until_running()
+                [job] = agent.requests
+                assert job.type is JobType.PUBLISHER
+                assert job.participant is not None
+                assert job.participant.identity == "ada"
+                await until(lambda: (job_id, "ada") in agent.published)
+                await ada.local_participant.unpublish_track(publication.sid)
+            await worker.stop(timeout=0)
+
+
+async def test_a_declined_job_is_offered_to_the_next_worker(backdrop: Any) -> None:
+    name, room = unique("decline"), unique("room")
+    asked: list[str] = []
+
+    class Fussy(Agent):
+        async def on_job_request(self, job: Job) -> JobMetadata | Reject | bool | None:
+            asked.append(job.id)
+            return len(asked) > 1
+
+    async with backdrop as stage:
+        first, second = Fussy(), Fussy()
+        one, two = stage.worker(first, agent_name=name), stage.worker(second, agent_name=name)
+        async with one, two:
+            await stage.registered(one)
+            await stage.registered(two)
+            await stage.create_room(room)
+            await stage.dispatch(room, name)
+            await until(lambda: bool(first.contexts or second.contexts))
+            assert len(asked) == 2
+            assert asked[0] == asked[1]
+            assert len(first.contexts) + len(second.contexts) == 1
+            await one.stop(timeout=0)
+            await two.stop(timeout=0)
+
+
+async def test_a_rejection_with_terminate_asks_nobody_else(backdrop: Any) -> None:
+    name, room = unique("reject"), unique("room")
+    asked: list[str] = []
+
+    class Final(Agent):
+        async def on_job_request(self, job: Job) -> JobMetadata | Reject | bool | None:
+            asked.append(job.id)
+            return Reject(terminate=True) if job.metadata == "no" else True
+
+    async with backdrop as stage:
+        first, second = Final(), Final()
+        one, two = stage.worker(first, agent_name=name), stage.worker(second, agent_name=name)
+        async with one, two:
+            await stage.registered(one)
+            await stage.registered(two)
+            await stage.create_room(room)
+            await stage.dispatch(room, name, metadata="no")
+            await until(lambda: len(asked) == 1)
+            await stage.dispatch(room, name, metadata="yes")
+            await until(lambda: bool(first.contexts or second.contexts))
+            assert len(asked) == 2
+            await one.stop(timeout=0)
+            await two.stop(timeout=0)
+
+
+async def test_deleting_the_dispatch_terminates_the_job(backdrop: Any) -> None:
+    name, room = unique("terminate"), unique("room")
+    async with backdrop as stage:
+        agent = Agent()
+        worker = stage.worker(agent, agent_name=name)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.JobEnded)
+            await stage.create_room(room)
+            dispatch_id = await stage.dispatch(room, name)
+            job_id = await agent.until_running()
+            await stage.until_identities(room, f"agent-{job_id}")
+            await stage.delete_dispatch(room, dispatch_id)
+            end = await ended(seen)
+            assert (end.job.id, end.status, end.error) == (job_id, JobStatus.SUCCESS, "")
+            assert await stage.job_end(job_id) == (JobStatus.SUCCESS, "")
+            await stage.until_identities(room)
+            assert worker.status is WorkerStatus.AVAILABLE
+    assert agent.terminated == [job_id]
+
+
+async def test_deleting_the_room_ends_the_job(backdrop: Any) -> None:
+    name, room = unique("deleteroom"), unique("room")
+    async with backdrop as stage:
+        agent = Agent()
+        worker = stage.worker(agent, agent_name=name)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.JobEnded)
+            await stage.create_room(room)
+            await stage.dispatch(room, name)
+            job_id = await agent.until_running()
+            await stage.recorded(room, job_id)
+            await stage.until_identities(room, f"agent-{job_id}")
+            await stage.delete_room(room)
+            end = await ended(seen)
+            # To the worker a closed room is a normal end; the server records whichever comes first, the worker's
+            # report or its own notice that the agent has left.
+            assert (end.job.id, end.status) == (job_id, JobStatus.SUCCESS)
+            assert await stage.job_end(job_id) in (
+                (JobStatus.SUCCESS, ""),
+                (JobStatus.FAILED, "agent worker left the room"),
+            )
+    assert agent.terminated == [job_id]
+
+
+async def test_an_error_in_the_handler_is_recorded_as_failed(backdrop: Any) -> None:
+    name, room = unique("failing"), unique("room")
+
+    async def body(ctx: JobContext) -> None:
+        raise ValueError("boom")
+
+    async with backdrop as stage:
+        agent = Agent(body)
+        worker = stage.worker(agent, agent_name=name)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.JobEnded)
+            await stage.create_room(room)
+            await stage.dispatch(room, name)
+            end = await ended(seen)
+            assert (end.status, end.error) == (JobStatus.FAILED, "ValueError: boom")
+            assert await stage.job_end(end.job.id) == (JobStatus.FAILED, "ValueError: boom")
+            assert worker.status is WorkerStatus.AVAILABLE
+    assert agent.terminated == [end.job.id]
+
+
+async def test_a_draining_worker_finishes_its_job_and_takes_no_other(backdrop: Any) -> None:
+    name, room = unique("drain"), unique("room")
+    finish = anyio.Event()
+
+    async def body(ctx: JobContext) -> None:
+        await ctx.shutting_down.wait()
+        await finish.wait()
+
+    async with backdrop as stage:
+        agent = Agent(body)
+        worker = stage.worker(agent, agent_name=name, max_jobs=5)
+        async with worker:
+            await stage.registered(worker)
+            await stage.create_room(room)
+            await stage.dispatch(room, name)
+            job_id = await agent.until_running()
+            async with anyio.create_task_group() as group:
+                group.start_soon(worker.stop, 20)
+                await until(lambda: worker.status is WorkerStatus.DRAINING)
+                await stage.dispatch(room, name, metadata="too late")
+                await anyio.sleep(0.5)  # the real server would have offered it after 0.2 s
+                assert len(agent.contexts) == 1
+                finish.set()
+        assert await stage.job_end(job_id) == (JobStatus.SUCCESS, "")
+        assert worker.status is WorkerStatus.CLOSED
+    assert list(agent.contexts) == agent.terminated == [job_id]
+
+
+async def test_a_job_lives_through_the_death_of_the_server(mortal_backdrop: Any) -> None:
+    name, room, again = unique("restart"), unique("room"), unique("room")
+    finish = anyio.Event()
+
+    async def body(ctx: JobContext) -> None:
+        if ctx.job.metadata == "first":
+            await finish.wait()
+
+    async with mortal_backdrop as stage:
+        agent = Agent(body)
+        worker = stage.worker(agent, agent_name=name, max_jobs=5)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.Registered, events.ConnectionLost, events.JobEnded)
+            await stage.create_room(room)
+            await stage.dispatch(room, name, metadata="first")
+            job_id = await agent.until_running()
+            first_id = worker.worker_id
+            await stage.kill()
+            await until(lambda: worker.status is WorkerStatus.DISCONNECTED)
+            await stage.restart()
+            await until(lambda: worker.status is WorkerStatus.BUSY, timeout=40)
+            assert worker.worker_id != first_id
+            await stage.registered(worker)
+            finish.set()
+            end = await ended(seen)
+            assert (end.job.id, end.status) == (job_id, JobStatus.SUCCESS)
+            await stage.create_room(again)
+            await stage.dispatch(again, name, metadata="second")
+            end = await ended(seen)
+            assert end.job.id != job_id
+            assert await stage.job_end(end.job.id) == (JobStatus.SUCCESS, "")
+    assert agent.terminated[0] == job_id
+    assert len(agent.terminated) == 2
+
+
+async def test_an_agent_that_is_removed_from_its_room_fails(backdrop: Any) -> None:
+    name, room = unique("removed"), unique("room")
+    async with backdrop as stage:
+        agent = Agent()
+        worker = stage.worker(agent, agent_name=name)
+        async with worker:
+            await stage.registered(worker)
+            seen = worker.events(events.JobEnded)
+            await stage.create_room(room)
+            await stage.dispatch(room, name)
+            job_id = await agent.until_running()
+            await stage.recorded(room, job_id)
+            await stage.until_identities(room, f"agent-{job_id}")
+            await stage.remove_participant(room, f"agent-{job_id}")
+            end = await ended(seen)
+            # The worker learns it twice, from the room and by a termination; whichever is first gives the reason.
+            assert end.job.id == job_id
+            status, error = await stage.job_end(job_id)
+            assert status is JobStatus.FAILED
+            assert error in ("agent worker left the room", "agent removed from the room")
+    assert agent.terminated == [job_id]
+
+
+async def test_a_wrong_secret_is_fatal_and_says_so(backdrop: Any) -> None:
+    wrong = "another-secret-another-secret-32"
+    async with backdrop as stage:
+        worker = stage.worker(Agent(), agent_name=unique("wrong"), secret=wrong)
+        with pytest.raises(AuthenticationError) as caught, anyio.fail_after(15):
+            await worker.start()
+        assert caught.value.status == 401
+        text = f"{caught.value!s} {caught.value!r} {caught.value.__notes__}"
+        assert wrong not in text
+        assert "eyJ" not in text
+
+
+async def test_data_is_echoed_through_the_room(backdrop: Any) -> None:
+    name, room = unique("echo"), unique("room")
+
+    class Echo(Agent):
+        async def on_data_received(self, ctx: JobContext, data: bytes, participant: Any) -> None:
+            assert participant.identity == "ada"
+            await ctx.room.local_participant.publish_data(b"echo: " + data, topic="echo")
+
+    async with backdrop as stage:
+        agent = Echo()
+        worker = stage.worker(agent, agent_name=name)
+        async with worker:
+            await stage.registered(worker)
+            await stage.create_room(room)
+            async with stage.join(room, "ada") as ada:
+                await stage.dispatch(room, name)
+                job_id = await agent.until_running()
+                await until(lambda: f"agent-{job_id}" in ada.remote_participants)
+                answers = ada.subscribe(events.DataReceived)
+                await ada.local_participant.publish_data(b"hello", topic="chat")
+                with anyio.fail_after(10):
+                    async for answer in answers:
+                        break
+                assert answer.data == b"echo: hello"
+                assert answer.topic == "echo"
+                assert answer.participant is not None
+                assert answer.participant.identity == f"agent-{job_id}"
+            await worker.stop(timeout=0)
+            # Cancelled by the worker's own stop: that is a failure, and the server hears why.
+            assert (await stage.job_end(job_id))[0] is JobStatus.FAILED
+
+
+async def test_a_burst_of_a_hundred_dispatches_all_run(backdrop: Any) -> None:
+    """A worker without a limit; the real server launches about 25 at a time, so the first ones warm its cache."""
+    name, room = unique("burst"), unique("room")
+
+    async def body(ctx: JobContext) -> None:
+        return None
+
+    async with backdrop as stage:
+        agent = Agent(body)
+        worker = stage.worker(agent, agent_name=name, max_jobs=None)
+        async with worker:
+            await stage.registered(worker)
+            await stage.create_room(room)
+            await stage.dispatch(room, name)
+            await stage.recorded(room, await agent.until_running())
+            async with anyio.create_task_group() as group:
+                for _ in range(100):
+                    group.start_soon(stage.dispatch, room, name)
+            await until(lambda: len(agent.terminated) == 101, timeout=60)
+    assert len(set(agent.terminated)) == 101
+
+
+async def test_max_jobs_is_never_exceeded_and_the_last_slot_is_used(backdrop: Any) -> None:
+    name, room = unique("limit"), unique("room")
+    async with backdrop as stage:
+        agent = Agent()
+        worker = stage.worker(agent, agent_name=name, max_jobs=3)
+        async with worker:
+            await stage.registered(worker)
+            await stage.create_room(room)
+            for held in (1, 2, 3):
+                await stage.dispatch(room, name)
+                await until(lambda held=held: len(agent.contexts) == held)
+            assert worker.status is WorkerStatus.FULL
+            await stage.dispatch(room, name)
+            await anyio.sleep(0.5)  # the real server would have offered it after 0.2 s
+            assert len(agent.contexts) == 3
+            await worker.stop(timeout=0)
+    assert sorted(agent.terminated) == sorted(agent.contexts)
