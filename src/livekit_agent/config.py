@@ -36,6 +36,8 @@ from ._options import WorkerOptions
 if TYPE_CHECKING:
     from typing import Self
 
+    from .rooms import RoomConnector
+
 __all__ = [
     "SETTINGS",
     "Config",
@@ -102,6 +104,9 @@ class Config:
     no_proxy: str = ""
     ca_file: str | None = None
 
+    rooms: RoomConnector | None = field(default=None, repr=False, compare=False)
+    """Where jobs join; None: real rooms.  No variable sets it; ``livekit-agent dev`` puts its embedded server's here."""
+
     provenance: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     """Field name to where its value came from: a variable, a flag, or ``default``."""
 
@@ -129,10 +134,9 @@ class Config:
         return cls(**values, provenance=MappingProxyType(provenance))  # pyright: ignore[reportArgumentType]
 
     def with_values(self, source: str, /, **values: object) -> Self:
-        """A copy with ``values`` from ``source`` (``"--url"``, say).  None leaves a field as it is."""
-        given = {name: value for name, value in values.items() if value is not None}
-        provenance = {**self.provenance, **dict.fromkeys(given, source)}
-        return replace(self, **given, provenance=MappingProxyType(provenance))  # pyright: ignore[reportArgumentType]
+        """A copy with ``values`` from ``source``, which is a flag (``"--url"``) or whatever names it to a person."""
+        provenance = {**self.provenance, **dict.fromkeys(values, source)}
+        return replace(self, **values, provenance=MappingProxyType(provenance))  # pyright: ignore[reportArgumentType]
 
     def validate(self) -> None:
         """Raise an ``ExceptionGroup`` of :class:`ConfigError` with every fault there is."""
