@@ -1,0 +1,66 @@
+"""Sessions for people: ``nox -s tests``, ``nox -s lint`` …  CI is .ci/run, which needs no nox."""
+
+from __future__ import annotations
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+CONSTRAINTS = ("-c", "constraints.txt")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Unit and virtual-time tests, on both backends."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("pytest", "--ignore=tests/e2e", *session.posargs)
+
+
+@nox.session(python="3.12")
+def lint(session: nox.Session) -> None:
+    """ruff, and the layers by import-linter."""
+    session.install("-e", ".[lint]", *CONSTRAINTS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session(python="3.12")
+def types(session: nox.Session) -> None:
+    """basedpyright, strict."""
+    session.install("-e", ".[dev,lint]", *CONSTRAINTS)
+    session.run("basedpyright")
+
+
+@nox.session(python="3.12")
+def e2e(session: nox.Session) -> None:
+    """The scenarios on the embedded and on a real livekit-server, which must be on PATH, in a network namespace."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("python", "tests/e2e/netns.py", "pytest", "-m", "e2e or real_server", *session.posargs, env={"CI": "true"})
+
+
+@nox.session(python="3.12")
+def bench(session: nox.Session) -> None:
+    """The benchmarks; writes docs/benchmarks.md."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python="3.12")
+def peer(session: nox.Session) -> None:
+    """The benchmarks beside livekit-agents 1.8.9, which gets an environment of its own."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    other = session.create_tmp()
+    session.run("python", "-m", "venv", other)
+    session.run(f"{other}/bin/pip", "install", "-q", "livekit-agents==1.8.9", external=True)
+    session.run("python", "-m", "benchmarks", "--peer", f"{other}/bin/python", *session.posargs)
+
+
+@nox.session(python="3.12")
+def docs(session: nox.Session) -> None:
+    """Write the generated parts of the documentation anew, then check every page and example."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("python", "docs/generate.py")
+    session.run("pytest", "tests/test_docs.py", *session.posargs)
