@@ -71,12 +71,31 @@ ROOM_EVENTS_MAX = 1_000
 ROOM_LIFECYCLE_EVENTS_MAX = 10_000
 EARLY_STREAM_EVENTS_MAX = 256
 ROOM_REQUEST_TIMEOUT = 30.0
+DATA_PACKET_BYTES_MAX = 64_000
+NATIVE_QUIET_TIME = 0.05
+NATIVE_EXIT_TIMEOUT = 2.0
 
 # --- the dispatch server --------------------------------------------------------------------------------------
 
 HTTP_BODY_BYTES_MAX = 10 * MIB
 HTTP_HEAD_BYTES_MAX = 64 * KIB
 SERVER_CONNECTIONS_MAX = 10_000
+SERVER_JOBS_MAX = 100_000
+SERVER_OUTBOX_BYTES_MAX = 32 * MIB
+SERVER_EVENTS_MAX = 10_000
+DISPATCHES_PER_ROOM_MAX = 10_000
+JOB_HISTORY_MAX = 100
+OFFER_BUDGET = 2.8
+SIMULATED_OFFER_BUDGET = 10.0
+TERMINATED_REMOVAL_TIME = 3.0
+HTTP_HEAD_TIMEOUT = 10.0
+HTTP_BODY_TIMEOUT = 30.0
+HTTP_IDLE_TIMEOUT = 60.0
+MEMORY_PIPE_BYTES_MAX = 64 * KIB
+METADATA_BYTES_MAX = 512 * KIB
+ATTRIBUTES_BYTES_MAX = 64 * KIB
+ROOM_NAME_BYTES_MAX = 256
+PARTICIPANT_NAME_BYTES_MAX = 256
 
 # --- configuration --------------------------------------------------------------------------------------------
 
@@ -128,9 +147,38 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("early_stream_events", EARLY_STREAM_EVENTS_MAX, "events", "the oldest is dropped and its buffer freed",
            "a stream's handle is known only from the response, its first events may come before"),
     _bound("room_request", ROOM_REQUEST_TIMEOUT, "s", "RoomError", "the native library may never answer"),
+    _bound("data_packet", DATA_PACKET_BYTES_MAX, "bytes", "RoomError ROOM_DATA_TOO_LARGE, nothing sent",
+           "the negotiated maximum of a data channel message, topic and header included"),
+    _bound("native_quiet", NATIVE_QUIET_TIME, "s", "the interpreter may finalise",
+           "a native thread that still waits for the interpreter when it goes aborts the process"),
+    _bound("native_exit", NATIVE_EXIT_TIMEOUT, "s", "the interpreter finalises all the same",
+           "a process must end; the library was quiet after 50 ms in every one of 560 measured exits"),
     _bound("http_body", HTTP_BODY_BYTES_MAX, "bytes", "413", "the real server's own limit"),
     _bound("http_head", HTTP_HEAD_BYTES_MAX, "bytes", "431", "as the handshake"),
     _bound("connections", SERVER_CONNECTIONS_MAX, "connections", "accepted and closed", "file descriptors are finite"),
+    _bound("server_jobs", SERVER_JOBS_MAX, "jobs", "the oldest that is over is forgotten; none over: the launch is lost",
+           "the record of a server that runs for weeks"),
+    _bound("server_outbox", SERVER_OUTBOX_BYTES_MAX, "bytes a worker", "the worker's connection is dropped",
+           "twenty of the largest assignments; the real server lets a worker that stopped reading swallow offers"),
+    _bound("server_events", SERVER_EVENTS_MAX, "events a subscriber", "the oldest is dropped and counted",
+           "an observer must not slow the server"),
+    _bound("dispatches", DISPATCHES_PER_ROOM_MAX, "dispatches a room", "429 resource_exhausted",
+           "each costs launches at every join"),
+    _bound("job_history", JOB_HISTORY_MAX, "statuses a job", "the oldest is forgotten", "a worker may repeat itself"),
+    _bound("offer_budget", OFFER_BUDGET, "s", "the job is lost",
+           "the real server's 3 s for a launch, less the 0.2 s in which its nodes bid"),
+    _bound("simulated_offer", SIMULATED_OFFER_BUDGET, "s", "the job is lost", "the real server's"),
+    _bound("terminated_removal", TERMINATED_REMOVAL_TIME, "s", "the agent's participant is removed",
+           "the real server's"),
+    _bound("http_head_time", HTTP_HEAD_TIMEOUT, "s", "closed without an answer", "a head dripped byte by byte"),
+    _bound("http_body_time", HTTP_BODY_TIMEOUT, "s", "408", "as the head, for 10 MiB on a slow line"),
+    _bound("http_idle", HTTP_IDLE_TIMEOUT, "s", "closed", "kept-alive connections cost descriptors"),
+    _bound("memory_pipe", MEMORY_PIPE_BYTES_MAX, "bytes a direction", "send waits", "a socket's buffer"),
+    _bound("metadata", METADATA_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
+    _bound("attributes", ATTRIBUTES_BYTES_MAX, "bytes, keys and values", "400 invalid_argument",
+           "the real server's default"),
+    _bound("room_name", ROOM_NAME_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
+    _bound("participant_name", PARTICIPANT_NAME_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
     _bound("sync_request_threads", SYNC_REQUEST_THREADS_MAX, "threads", "the offer waits, then is declined at 2.5 s",
            "AnyIO's own default limiter"),
     _bound("secret_file", SECRET_FILE_BYTES_MAX, "bytes", "ConfigError",
