@@ -31,3 +31,4 @@ from ._state import Kind as Kind
 from ._state import Role as Role
 from ._state import Stage as Stage
 from ._worker_side import WorkerConnection as WorkerConnection
+from ._worker_side import report_status as report_status

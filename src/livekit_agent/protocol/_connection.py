@@ -171,6 +171,12 @@ class SignalConnection:
             self._step(Kind.LOST)
             self._end(1006, reason, None)
 
+    def transport_failed(self, text: str, now: float) -> None:
+        """The driver could not write, or gave the stream up: the connection is lost.  Harmless when finished."""
+        self._now = now
+        if not self.finished:
+            self._lost(text)
+
     def __repr__(self) -> str:
         return f"<SignalConnection {self.role.name} {self._stage.name}>"
 

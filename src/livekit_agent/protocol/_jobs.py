@@ -102,6 +102,10 @@ class JobBook:
         """Jobs whose offer is unanswered, in the order they came."""
         return [r for r in self._records.values() if r.stage is JobStage.OFFERED]
 
+    def accepted(self) -> list[JobRecord]:
+        """Jobs that were promised and not assigned, in the order they came."""
+        return [r for r in self._records.values() if r.stage is JobStage.ACCEPTED]
+
     def live(self) -> Iterator[JobRecord]:
         """Jobs that are ours and not over, in the order they came."""
         alive = (JobStage.ASSIGNED, JobStage.RUNNING, JobStage.TERMINATING)

@@ -169,6 +169,14 @@ class WorkerConnection(SignalConnection):
             self.decline(record.job_id, now)
             self._events.append(AnswerExpired(job_id=record.job_id))
 
+    def renounce(self, now: float) -> None:
+        """Wait no longer for accepted jobs to be assigned: their places are free, a late assignment is refused."""
+        self._now = now
+        for record in self._book.accepted():
+            self._timers.stop(Timer.ASSIGNMENT, record.job_id)
+            self._book.change(record, Input.EXPIRE)
+            self._events.append(AssignmentLapsed(job_id=record.job_id))
+
     def data_to_send(self) -> bytes:
         """The bytes to write next; adds the standing and the delivery ping where due."""
         if self._stage is Stage.REGISTERED:

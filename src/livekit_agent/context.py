@@ -1,0 +1,93 @@
+"""What a handler is given with a job.  Layer 3: plain access, no lifetime of its own; ``runtime/_jobs.py`` makes it."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from . import events
+from ._types import Job, JobMetadata
+
+if TYPE_CHECKING:
+    from .rooms import Room
+
+    JobLogger = logging.LoggerAdapter[Any]
+
+__all__ = ["JobContext"]
+
+E = TypeVar("E", bound=events.RoomEvent)
+
+#: A clean-up: no arguments, sync or async.
+Cleanup = Callable[[], Awaitable[None] | None]
+
+
+class JobContext:
+    """A running job, seen from its handler."""
+
+    def __init__(
+        self,
+        *,
+        job: Job,
+        room: Room,
+        metadata: JobMetadata,
+        log: JobLogger,
+        cancel_scope: anyio.CancelScope,
+        task_group: TaskGroup,
+        deadline: float,
+        shutting_down: anyio.Event,
+        shutdown: Callable[[str], None],
+        cleanups: list[Cleanup],
+    ) -> None:
+        self.job = job
+        """What the job is about."""
+        self.room = room
+        """The room, joined."""
+        self.metadata = metadata
+        """How the agent appears in it."""
+        self.log = log
+        """A logger that knows the job's and the room's id."""
+        self.cancel_scope = cancel_scope
+        """The job's own scope.  Cancelled by the SDK when the job has to end; cancelling it ends the job SUCCESS."""
+        self.task_group = task_group
+        """Tasks started here live and die with the job; it is over only when they have ended."""
+        self.deadline = deadline
+        """When ``job_timeout`` ends the job, on ``anyio.current_time()``; ``inf`` without one.
+
+        Not a scope's deadline: on a tie trio would always cancel and asyncio do either; the SDK cancels at the first
+        instant *after* it on both.
+        """
+        self.shutting_down = shutting_down
+        """Set when the worker starts to drain: finish up, there is ``shutdown_timeout`` left."""
+        self._shutdown = shutdown
+        self._cleanups = cleanups
+
+    def shutdown(self, reason: str = "") -> None:
+        """End the job SUCCESS by cancelling its scope.  Returns at once; ``reason`` is logged and on ``JobEnded``."""
+        self._shutdown(reason)
+
+    def push_cleanup(self, fn: Cleanup) -> None:
+        """Call ``fn`` after the handler and its tasks have ended, the room still joined; last pushed, first called.
+
+        Runs however the job ended.  All clean-ups share ``cleanup_timeout``; one that raises is logged and the rest run.
+        """
+        self._cleanups.append(fn)
+
+    def events(self, *types: type[E]) -> AsyncIterator[E]:
+        """The room's events from now on, of these types (all without any), in a buffer of their own."""
+        return self.room.events(*types)
+
+    async def wait_for(self, type_: type[E], where: Callable[[E], bool] | None = None, timeout: float = math.inf) -> E:
+        """The next event of ``type_`` for which ``where`` holds.  TimeoutError after ``timeout`` seconds."""
+        return await self.room.wait_for(type_, where, timeout)
+
+    async def wait_closed(self) -> events.Disconnected:
+        """Wait until the room is over for us."""
+        return await self.room.wait_closed()
+
+    def __repr__(self) -> str:
+        return f"<JobContext {self.job.id} {self.job.type.name} in {self.job.room.name!r}>"

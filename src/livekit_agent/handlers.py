@@ -1,0 +1,348 @@
+"""What a user writes: a class with three methods, a subclass of :class:`BaseHandler`, or callbacks on an object.
+
+Three methods make a handler (:class:`UniversalHandler`); nine more, all optional, hear what happens in the job's room.
+``ROOM_CALLBACKS`` is the one table that ties each of the nine to its event and its arguments.
+
+Synchronous callbacks are allowed everywhere.  A synchronous ``job_request`` runs in a worker thread, because an offer
+must be answered within 2.5 s whatever else the loop does, and because people look things up there; it is abandoned when
+the offer ends.  Other synchronous callbacks run on the event loop and must not block.  Layer 3.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+
+from . import events
+from ._bounds import SYNC_REQUEST_THREADS_MAX
+from ._errors import HandlerDefinitionError
+from ._types import ConnectionQuality, Job, JobMetadata, Reject
+
+if TYPE_CHECKING:
+    from .context import JobContext
+    from .rooms import Participant, RemoteParticipant, RemoteTrack, RemoteTrackPublication
+
+__all__ = [
+    "ROOM_CALLBACKS",
+    "Answer",
+    "BaseHandler",
+    "RoomCallback",
+    "SimpleUniversalHandler",
+    "UniversalHandler",
+    "ask",
+    "check_handler",
+    "room_callbacks",
+    "wait_until_ended",
+]
+
+#: What an offer may be answered with: metadata or True accept; None, False or Reject decline.
+Answer = JobMetadata | Reject | bool | None
+
+Maybe = Awaitable[None] | None
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class UniversalHandler(Protocol):
+    """What a worker needs of a handler.  Structural: no base class is required."""
+
+    async def on_job_request(self, job: Job) -> Answer:
+        """Whether to take ``job``.  Cancelled, and the offer declined, after 2.5 s; an exception declines."""
+        ...
+
+    async def on_job_assigned(self, ctx: JobContext) -> None:
+        """Do the job.  Its room is joined.  Returning ends it SUCCESS, raising FAILED.
+
+        Cancelled when the job has to end; ``ctx.shutting_down`` is the polite warning before a drain's deadline.
+        """
+        ...
+
+    async def on_job_terminated(self, job_id: str) -> None:
+        """A job that was assigned is over, however it ended: exactly once per job, after its tasks have ended."""
+        ...
+
+
+async def wait_until_ended() -> None:
+    """Wait until the job is ended from outside: what a handler without ``on_job_assigned`` does."""
+    await anyio.sleep_forever()
+
+
+class BaseHandler:
+    """All twelve callbacks with defaults: take every job, do nothing until it is ended from outside.
+
+    A method named ``on_…`` that is not one of the twelve raises :class:`HandlerDefinitionError` when the class is made:
+    a misspelt callback would otherwise never be called and never be missed.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith("on_") and not hasattr(BaseHandler, name) and callable(getattr(cls, name)):
+                known = ", ".join(sorted(n for n in vars(BaseHandler) if n.startswith("on_")))
+                raise HandlerDefinitionError(
+                    f"{cls.__qualname__}.{name} is not a handler callback",
+                    hint=f"the callbacks are {known}; name a helper without the on_ prefix",
+                )
+
+    async def on_job_request(self, job: Job) -> Answer:
+        """Take every job."""
+        return True
+
+    async def on_job_assigned(self, ctx: JobContext) -> None:
+        """Wait until the job is ended from outside."""
+        await wait_until_ended()
+
+    async def on_job_terminated(self, job_id: str) -> None:
+        """Do nothing."""
+
+    async def on_participant_joined(self, ctx: JobContext, participant: RemoteParticipant) -> None:
+        """Somebody is in the room; those who were there before the agent come first."""
+
+    async def on_participant_left(self, ctx: JobContext, participant: RemoteParticipant) -> None:
+        """Somebody left the room."""
+
+    async def on_track_published(
+        self, ctx: JobContext, publication: RemoteTrackPublication, participant: RemoteParticipant
+    ) -> None:
+        """A track can be subscribed to."""
+
+    async def on_track_unpublished(
+        self, ctx: JobContext, publication: RemoteTrackPublication, participant: RemoteParticipant
+    ) -> None:
+        """A track is gone."""
+
+    async def on_track_subscribed(
+        self,
+        ctx: JobContext,
+        track: RemoteTrack,
+        publication: RemoteTrackPublication,
+        participant: RemoteParticipant,
+    ) -> None:
+        """A track's media arrives."""
+
+    async def on_track_unsubscribed(
+        self,
+        ctx: JobContext,
+        track: RemoteTrack,
+        publication: RemoteTrackPublication,
+        participant: RemoteParticipant,
+    ) -> None:
+        """A track's media no longer arrives."""
+
+    async def on_data_received(self, ctx: JobContext, data: bytes, participant: RemoteParticipant | None) -> None:
+        """A data packet came; ``participant`` is None for data that the server sent."""
+
+    async def on_speaking_changed(self, ctx: JobContext, participant: RemoteParticipant, speaking: bool) -> None:
+        """Somebody began or ceased to speak."""
+
+    async def on_connection_quality_changed(
+        self, ctx: JobContext, participant: Participant, quality: ConnectionQuality
+    ) -> None:
+        """The server judges somebody's link anew."""
+
+
+class RoomCallback(NamedTuple):
+    """How one kind of room event reaches a handler."""
+
+    method: str
+    """The method of a handler class; without ``on_`` the keyword of :class:`SimpleUniversalHandler`."""
+    arguments: Callable[[Any], tuple[Any, ...]]
+    """The arguments behind ``ctx``, from the event."""
+
+
+ROOM_CALLBACKS: Mapping[type[events.RoomEvent], RoomCallback] = {
+    events.ParticipantJoined: RoomCallback("on_participant_joined", lambda e: (e.participant,)),
+    events.ParticipantLeft: RoomCallback("on_participant_left", lambda e: (e.participant,)),
+    events.TrackPublished: RoomCallback("on_track_published", lambda e: (e.publication, e.participant)),
+    events.TrackUnpublished: RoomCallback("on_track_unpublished", lambda e: (e.publication, e.participant)),
+    events.TrackSubscribed: RoomCallback("on_track_subscribed", lambda e: (e.track, e.publication, e.participant)),
+    events.TrackUnsubscribed: RoomCallback("on_track_unsubscribed", lambda e: (e.track, e.publication, e.participant)),
+    events.DataReceived: RoomCallback("on_data_received", lambda e: (e.data, e.participant)),
+    events.SpeakingChanged: RoomCallback("on_speaking_changed", lambda e: (e.participant, e.speaking)),
+    events.ConnectionQualityChanged: RoomCallback(
+        "on_connection_quality_changed", lambda e: (e.participant, e.quality)
+    ),
+}
+
+#: A callback as the worker calls it: with the context and the event.
+Deliver = Callable[["JobContext", Any], Maybe]
+
+
+class SimpleUniversalHandler(BaseHandler):
+    """A handler made of functions, given as keywords or by decorators; sync or async.
+
+    ::
+
+        handler = SimpleUniversalHandler()
+
+        @handler.job_assigned
+        async def run(ctx): ...
+
+        @handler.on(events.DataReceived)
+        async def data(ctx, data, participant): ...
+
+    A function under ``on`` for one of the nine callbacks takes that callback's arguments; for any other room event it
+    takes the context and the event.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_request: Callable[[Job], Answer | Awaitable[Answer]] | None = None,
+        job_assigned: Callable[[JobContext], Maybe] | None = None,
+        job_terminated: Callable[[str], Maybe] | None = None,
+        participant_joined: Callable[[JobContext, RemoteParticipant], Maybe] | None = None,
+        participant_left: Callable[[JobContext, RemoteParticipant], Maybe] | None = None,
+        track_published: Callable[[JobContext, RemoteTrackPublication, RemoteParticipant], Maybe] | None = None,
+        track_unpublished: Callable[[JobContext, RemoteTrackPublication, RemoteParticipant], Maybe] | None = None,
+        track_subscribed: Callable[[JobContext, RemoteTrack, RemoteTrackPublication, RemoteParticipant], Maybe]
+        | None = None,
+        track_unsubscribed: Callable[[JobContext, RemoteTrack, RemoteTrackPublication, RemoteParticipant], Maybe]
+        | None = None,
+        data_received: Callable[[JobContext, bytes, RemoteParticipant | None], Maybe] | None = None,
+        speaking_changed: Callable[[JobContext, RemoteParticipant, bool], Maybe] | None = None,
+        connection_quality_changed: Callable[[JobContext, Participant, ConnectionQuality], Maybe] | None = None,
+    ) -> None:
+        self._job_request = _callable("job_request", job_request)
+        self._job_assigned = _callable("job_assigned", job_assigned)
+        self._job_terminated = _callable("job_terminated", job_terminated)
+        self._on: dict[type[events.RoomEvent], Callable[..., Maybe]] = {}
+        given = locals()
+        for event, callback in ROOM_CALLBACKS.items():
+            function = given[callback.method.removeprefix("on_")]
+            if function is not None:
+                self.on(event)(function)
+
+    # A decorator returns the function unchanged, so that it can still be called and tested by itself.
+
+    def job_request(self, function: F) -> F:
+        """Decorator: answers offers."""
+        self._job_request = _once("job_request", self._job_request, function)
+        return function
+
+    def job_assigned(self, function: F) -> F:
+        """Decorator: does jobs."""
+        self._job_assigned = _once("job_assigned", self._job_assigned, function)
+        return function
+
+    def job_terminated(self, function: F) -> F:
+        """Decorator: hears that a job is over."""
+        self._job_terminated = _once("job_terminated", self._job_terminated, function)
+        return function
+
+    def on(self, event: type[events.RoomEvent]) -> Callable[[F], F]:
+        """Decorator: hears one kind of room event."""
+        if not (inspect.isclass(event) and issubclass(event, events.RoomEvent)):
+            raise HandlerDefinitionError(
+                f"{event!r} is not a room event", hint="use a class from livekit_agent.events, such as DataReceived"
+            )
+
+        def register(function: F) -> F:
+            self._on[event] = _once(event.__name__, self._on.get(event), function)
+            return function
+
+        return register
+
+    def room_deliveries(self) -> dict[type[events.RoomEvent], Deliver]:
+        """The room callbacks that are set, as the worker calls them."""
+        return {event: _deliver(event, function) for event, function in self._on.items()}
+
+    async def on_job_request(self, job: Job) -> Answer:
+        """Ask the ``job_request`` function; without one, take every job."""
+        return True if self._job_request is None else await _call_request(self._job_request, job)
+
+    async def on_job_assigned(self, ctx: JobContext) -> None:
+        """Run the ``job_assigned`` function; without one, wait until the job is ended from outside."""
+        if self._job_assigned is None:
+            await wait_until_ended()
+        elif (pending := self._job_assigned(ctx)) is not None:
+            await pending
+
+    async def on_job_terminated(self, job_id: str) -> None:
+        """Call the ``job_terminated`` function."""
+        if self._job_terminated is not None and (pending := self._job_terminated(job_id)) is not None:
+            await pending
+
+
+# ------------------------------------------------------------------------------------ for the runtime
+
+
+def check_handler(handler: object) -> None:
+    """Raise :class:`HandlerDefinitionError` unless ``handler`` has the three methods."""
+    if inspect.isclass(handler):
+        raise HandlerDefinitionError(f"{handler.__name__} is a class", hint=f"pass an instance: {handler.__name__}()")
+    for name in ("on_job_request", "on_job_assigned", "on_job_terminated"):
+        if not callable(getattr(handler, name, None)):
+            raise HandlerDefinitionError(
+                f"{type(handler).__name__} has no method {name}",
+                hint="subclass BaseHandler to write only the methods you need",
+            )
+
+
+def room_callbacks(handler: object) -> dict[type[events.RoomEvent], Deliver]:
+    """The room callbacks that a handler really has: those it sets or overrides."""
+    if isinstance(handler, SimpleUniversalHandler):
+        found = handler.room_deliveries()
+    else:
+        found = {}
+    for event, callback in ROOM_CALLBACKS.items():
+        method = getattr(handler, callback.method, None)
+        inherited = getattr(type(handler), callback.method, None) is getattr(BaseHandler, callback.method)
+        if callable(method) and not inherited:
+            found[event] = _deliver(event, method)
+    return found
+
+
+async def ask(handler: UniversalHandler, job: Job) -> JobMetadata | Reject:
+    """A handler's answer to an offer, normalised.  Raises what the handler raises; TypeError-like for a wrong answer."""
+    answer = await _call_request(handler.on_job_request, job)
+    if answer is True:
+        return JobMetadata()
+    if answer is False or answer is None:
+        return Reject()
+    if isinstance(answer, JobMetadata | Reject):
+        return answer
+    raise HandlerDefinitionError(
+        f"on_job_request returned {type(answer).__name__}",
+        hint="return JobMetadata or True to accept; None, False or Reject to decline",
+    )
+
+
+async def _call_request(function: Callable[[Job], Any], job: Job) -> Answer:
+    if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+    ):
+        return cast("Answer", await function(job))
+    answer = await anyio.to_thread.run_sync(function, job, abandon_on_cancel=True, limiter=_request_threads())
+    # A plain function may still hand back an awaitable (functools.partial of a coroutine function does).
+    return cast("Answer", await answer if inspect.isawaitable(answer) else answer)
+
+
+@cache
+def _request_threads() -> anyio.CapacityLimiter:
+    return anyio.CapacityLimiter(SYNC_REQUEST_THREADS_MAX)
+
+
+def _deliver(event: type[events.RoomEvent], function: Callable[..., Maybe]) -> Deliver:
+    callback = ROOM_CALLBACKS.get(event)
+    if callback is None:
+        return function
+    return lambda ctx, value: function(ctx, *callback.arguments(value))
+
+
+def _callable(name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    if function is not None and not callable(function):
+        raise HandlerDefinitionError(f"{name} is {type(function).__name__}, not a function")
+    return function
+
+
+def _once(name: str, current: Callable[..., Any] | None, function: Callable[..., Any]) -> Callable[..., Any]:
+    if current is not None:
+        raise HandlerDefinitionError(f"{name} is set twice", hint="one function each; call the others from it")
+    checked = _callable(name, function)
+    assert checked is not None
+    return checked

@@ -1,0 +1,1 @@
+"""Measuring the process the worker runs in.  Layer 3."""

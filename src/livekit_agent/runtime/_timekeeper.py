@@ -1,0 +1,70 @@
+"""One task that keeps every deadline of user code.
+
+No deadline of ours is ever set on a scope in which user code runs.  On a tie, at exactly the deadline, trio would always
+cancel and asyncio do either; so the rule "what has finished at the deadline has finished" needs a clock that strikes
+strictly *after* it: this one sleeps until ``math.nextafter(deadline, inf)``, the first instant after, on both backends.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable
+
+import anyio
+
+__all__ = ["Alarm", "Timekeeper"]
+
+
+class Alarm:
+    """A call to come."""
+
+    __slots__ = ("_call", "when")
+
+    def __init__(self, when: float, call: Callable[[], None]) -> None:
+        self.when = when
+        self._call: Callable[[], None] | None = call
+
+    def stop(self) -> None:
+        """Never call.  Harmless afterwards."""
+        self._call = None
+
+    def ring(self) -> None:
+        """Call, once."""
+        call, self._call = self._call, None
+        if call is not None:
+            call()
+
+    @property
+    def live(self) -> bool:
+        """Whether it will still call."""
+        return self._call is not None
+
+
+class Timekeeper:
+    """Alarms, and the task that rings them.  The calls must not raise and not block."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Alarm]] = []
+        self._serial = 0
+        self._changed = anyio.Event()
+
+    def at(self, when: float, call: Callable[[], None]) -> Alarm:
+        """Call at the first instant after ``when``; at once if that is past; never for ``inf``."""
+        alarm = Alarm(when, call)
+        if when < math.inf:
+            self._serial += 1
+            heapq.heappush(self._heap, (when, self._serial, alarm))
+            if self._heap[0][2] is alarm:
+                self._changed.set()
+        return alarm
+
+    async def run(self) -> None:
+        """Ring alarms for ever."""
+        while True:
+            while self._heap and (not self._heap[0][2].live or self._heap[0][0] < anyio.current_time()):
+                heapq.heappop(self._heap)[2].ring()
+            self._changed = anyio.Event()
+            until = math.nextafter(self._heap[0][0], math.inf) if self._heap else math.inf
+            with anyio.CancelScope(deadline=until):
+                await self._changed.wait()
