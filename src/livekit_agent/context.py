@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -73,13 +73,14 @@ class JobContext:
     def push_cleanup(self, fn: Cleanup) -> None:
         """Call ``fn`` after the handler and its tasks have ended, the room still joined; last pushed, first called.
 
-        Runs however the job ended.  All clean-ups share ``cleanup_timeout``; one that raises is logged and the rest run.
+        Runs however the job ended.  All clean-ups share ``cleanup_timeout``; one that raises is logged, the rest run.
         """
         self._cleanups.append(fn)
 
     def events(self, *types: type[E]) -> AsyncIterator[E]:
         """The room's events from now on, of these types (all without any), in a buffer of their own."""
-        return self.room.events(*types)
+        # The room's iterator yields only what was asked for, which its type cannot say.
+        return cast("AsyncIterator[E]", self.room.events(*types))
 
     async def wait_for(self, type_: type[E], where: Callable[[E], bool] | None = None, timeout: float = math.inf) -> E:
         """The next event of ``type_`` for which ``where`` holds.  TimeoutError after ``timeout`` seconds."""

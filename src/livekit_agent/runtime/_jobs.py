@@ -20,10 +20,10 @@ The handler's part is over when the user's task group has ended.  What follows i
 
 The status goes first because the server records a participant that leaves before it as FAILED.
 
-Who cancels: ``cancel(reason)``, and the first reason wins.  It has no effect once the handler's part is over; so whatever
-races at an instant, one of them is first and all that follows agrees with it.  Deadlines are alarms of the Timekeeper,
-never scopes' (see there).  Cancellation from outside (``start()`` cancelled) comes as the backend's own exception; it is
-judged like a reason and raised again at the end.
+Who cancels: ``cancel(reason)``, and the first reason wins.  It has no effect once the handler's part is over; so
+whatever races at an instant, one of them is first and all that follows agrees with it.  Deadlines are alarms of the
+Timekeeper, never scopes' (see there).  Cancellation from outside (``start()`` cancelled) comes as the backend's own
+exception; it is judged like a reason and raised again at the end.
 
 A handler that swallows its cancellation for ``cancel_grace`` is *stuck*: it is reported FAILED, its room is left and
 ``on_job_terminated`` is called by a task of the worker's instead, and the place stays taken until the handler's task
@@ -37,7 +37,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum, auto
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import anyio
 import anyio.lowlevel
@@ -79,14 +79,22 @@ _LEFT_BY_OURSELVES = 1
 class JobHost(Protocol):
     """What a job needs of its worker."""
 
-    handler: UniversalHandler
-    deliveries: Deliveries
-    options: WorkerOptions
-    rooms: RoomConnector
-    room_url: str
-    timekeeper: Timekeeper
-    services: ServiceGroup
-    log: Logger
+    @property
+    def handler(self) -> UniversalHandler: ...
+    @property
+    def deliveries(self) -> Deliveries: ...
+    @property
+    def options(self) -> WorkerOptions: ...
+    @property
+    def rooms(self) -> RoomConnector: ...
+    @property
+    def room_url(self) -> str: ...
+    @property
+    def timekeeper(self) -> Timekeeper: ...
+    @property
+    def services(self) -> ServiceGroup: ...
+    @property
+    def log(self) -> Logger: ...
 
     def report(self, job_id: str, status: JobStatus, error: str) -> bool:
         """Send a status; False when there is no connection it could be delivered on."""
@@ -407,19 +415,21 @@ def _sort_out(
     if raised is None:
         return None, None, None
     cancelled_class = anyio.get_cancelled_exc_class()
+    if isinstance(raised, cancelled_class):
+        return raised, None, None
     if not isinstance(raised, BaseExceptionGroup):
-        if isinstance(raised, cancelled_class):
-            return raised, None, None
-        if isinstance(raised, Exception):
-            return None, None, raised
-        return None, raised, None
-    cancelled, rest = raised.split(cancelled_class)
+        return (None, None, raised) if isinstance(raised, Exception) else (None, raised, None)
+    cancelled, rest = cast("BaseExceptionGroup[BaseException]", raised).split(cancelled_class)
     if rest is None:
         return cancelled, None, None
-    interrupts, errors = rest.split(lambda exc: not isinstance(exc, Exception | BaseExceptionGroup))
+    interrupts, errors = rest.split(_is_interrupt)
     interrupt = None if interrupts is None else only_leaf(interrupts)
     if errors is None:
         return cancelled, interrupt, None
     error = only_leaf(errors)
     assert isinstance(error, Exception)
     return cancelled, interrupt, error
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    return not isinstance(exc, Exception | BaseExceptionGroup)

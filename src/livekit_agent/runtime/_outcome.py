@@ -1,13 +1,14 @@
 """How a job's end is judged: pure, one table of reasons and one function.
 
-A job ends because its handler returned or raised, or because the SDK cancelled it for a reason.  The status on the wire,
-its text and the error on ``JobEnded`` follow from those two alone, so that completion, termination and deadlines in the
-same instant cannot disagree (docs/design/cancellation.md, first table).
+A job ends because its handler returned or raised, or because the SDK cancelled it for a reason.  The status on the
+wire, its text and the error on ``JobEnded`` follow from those two alone, so that completion, termination and deadlines
+in the same instant cannot disagree (docs/design/cancellation.md, first table).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from .._errors import JobTerminated, JobTimeoutError, printable
 from .._types import CancelReason, JobStatus
@@ -73,9 +74,12 @@ def error_text(error: BaseException) -> str:
 
 def only_leaf(error: BaseException) -> BaseException:
     """The one exception inside nested groups; the group itself when there are several."""
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error
+    while isinstance(error, BaseExceptionGroup):
+        members = cast("BaseExceptionGroup[BaseException]", error).exceptions
+        if len(members) != 1:
+            break
+        error = members[0]
+    return cast("BaseException", error)
 
 
 def _with_note(reason: str, note: str) -> str:

@@ -14,9 +14,9 @@ The shield has no deadline of its own: it is bounded by the body, which has one.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVarTuple, Unpack
+from typing import TypeVarTuple
 
 import anyio
 from anyio.abc import TaskGroup
@@ -35,11 +35,11 @@ class ServiceGroup:
         self._serial = 0
         self._leaving = False
 
-    def start_soon(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], *args: Unpack[Ts]) -> None:
+    def start_soon(self, fn: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Start a service.  An exception in it cancels the body, as in any task group."""
         self._task_group.start_soon(self._serve, fn, args)
 
-    async def _serve(self, fn: Callable[[Unpack[Ts]], Awaitable[object]], args: tuple[Unpack[Ts]]) -> None:
+    async def _serve(self, fn: Callable[[*Ts], Awaitable[object]], args: tuple[*Ts]) -> None:
         self._serial += 1
         serial = self._serial
         with anyio.CancelScope(shield=True) as scope:
@@ -57,7 +57,7 @@ class ServiceGroup:
 
 
 @asynccontextmanager
-async def open_service_group() -> AsyncIterator[ServiceGroup]:
+async def open_service_group() -> AsyncGenerator[ServiceGroup]:
     """A block whose services are cancelled when, and only when, its body has left."""
     async with anyio.create_task_group() as task_group:
         group = ServiceGroup(task_group)

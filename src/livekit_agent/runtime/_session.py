@@ -74,7 +74,7 @@ class Session:
         return self.closed
 
     def pump(self) -> None:
-        """The drain rule: hand out events, wake the writer, re-arm the timer.  Re-entrant: an inner call is the outer's."""
+        """The drain rule: hand out events, wake the writer, re-arm the timer.  An inner call is the outer's."""
         if self._pumping:
             return
         self._pumping = True

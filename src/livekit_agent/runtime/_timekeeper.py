@@ -1,8 +1,8 @@
 """One task that keeps every deadline of user code.
 
-No deadline of ours is ever set on a scope in which user code runs.  On a tie, at exactly the deadline, trio would always
-cancel and asyncio do either; so the rule "what has finished at the deadline has finished" needs a clock that strikes
-strictly *after* it: this one sleeps until ``math.nextafter(deadline, inf)``, the first instant after, on both backends.
+No deadline of ours is ever set on a scope in which user code runs.  On a tie, at exactly the deadline, trio would
+always cancel and asyncio do either; so the rule "what has finished at the deadline has finished" needs a clock that
+strikes strictly *after* it: this one sleeps until ``math.nextafter(deadline, inf)``, the first instant after, on both.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Alarm:
 
     __slots__ = ("_call", "when")
 
-    def __init__(self, when: float, call: Callable[[], None]) -> None:
+    def __init__(self, when: float, call: Callable[[], object]) -> None:
         self.when = when
-        self._call: Callable[[], None] | None = call
+        self._call: Callable[[], object] | None = call
 
     def stop(self) -> None:
         """Never call.  Harmless afterwards."""
@@ -49,7 +49,7 @@ class Timekeeper:
         self._serial = 0
         self._changed = anyio.Event()
 
-    def at(self, when: float, call: Callable[[], None]) -> Alarm:
+    def at(self, when: float, call: Callable[[], object]) -> Alarm:
         """Call at the first instant after ``when``; at once if that is past; never for ``inf``."""
         alarm = Alarm(when, call)
         if when < math.inf:

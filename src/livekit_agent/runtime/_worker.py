@@ -8,8 +8,8 @@
           └─ jobs          one task per job; survives reconnects
              └─ intake     asks handlers about offers; cancelled first on a stop
 
-The nesting is the shutdown order; no flag stands for a phase.  ``services`` and ``connection`` are service groups: their
-children outlive the body also when ``start()`` is cancelled from outside.
+The nesting is the shutdown order; no flag stands for a phase.  ``services`` and ``connection`` are service groups:
+their children outlive the body also when ``start()`` is cancelled from outside.
 
 Every decision about the conversation is the core's (``protocol``): this class hands its events to where they belong
 (``_on_event``, synchronously) and calls its verbs.  A lost connection cancels no job.
@@ -21,7 +21,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -99,7 +99,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     :param connector: how the server is reached; None is the network.  A seam for tests and simulation, as are ``rng``
         (backoff jitter), ``wall_clock`` (Unix seconds, for tokens) and ``probe`` (processor and memory).
 
-    Raises ConfigError for a bad URL, key or secret and HandlerDefinitionError for a bad handler.  One start per instance.
+    Raises ConfigError for a bad URL, key or secret, HandlerDefinitionError for a bad handler.  One start per instance.
     """
 
     def __init__(
@@ -163,7 +163,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     @classmethod
     def from_config(cls, config: Any, handler: UniversalHandler, **seams: Any) -> UniversalWorker:
-        """A worker from a :class:`~livekit_agent.Config`, which knows url, keys and options."""
+        """A worker from a :class:`~livekit_agent.Config`, which knows url, keys, options and maybe rooms."""
+        seams.setdefault("rooms", config.rooms)
         return cls(config.url, config.api_key, config.api_secret, handler, config.options(), **seams)
 
     # ------------------------------------------------------------------------------------ looking
@@ -298,7 +299,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         return self._report.stuck
 
     @asynccontextmanager
-    async def __asynccontextmanager__(self) -> AsyncIterator[UniversalWorker]:
+    async def __asynccontextmanager__(self) -> AsyncGenerator[UniversalWorker]:
         try:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(self.start)
@@ -370,7 +371,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                 return
             # Our own wait, and the instant after the deadline: what ended at the deadline has ended by itself.
             with anyio.CancelScope(deadline=math.nextafter(deadline, math.inf)):
-                await self._until(lambda: not self._busy() or stop.at_once or stop.deadline != deadline)
+                await self._until(lambda known=deadline: not self._busy() or stop.at_once or stop.deadline != known)
 
     def _busy(self) -> bool:
         """Whether anybody has to be waited for: jobs that are not abandoned, and jobs promised and not assigned."""
