@@ -97,6 +97,11 @@ ATTRIBUTES_BYTES_MAX = 64 * KIB
 ROOM_NAME_BYTES_MAX = 256
 PARTICIPANT_NAME_BYTES_MAX = 256
 
+# --- the HTTP API's client ------------------------------------------------------------------------------------
+
+API_TIMEOUT = 10.0
+API_RESPONSE_BYTES_MAX = 64 * MIB
+
 # --- configuration --------------------------------------------------------------------------------------------
 
 SECRET_FILE_BYTES_MAX = 64 * KIB
@@ -156,7 +161,7 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("http_body", HTTP_BODY_BYTES_MAX, "bytes", "413", "the real server's own limit"),
     _bound("http_head", HTTP_HEAD_BYTES_MAX, "bytes", "431", "as the handshake"),
     _bound("connections", SERVER_CONNECTIONS_MAX, "connections", "accepted and closed", "file descriptors are finite"),
-    _bound("server_jobs", SERVER_JOBS_MAX, "jobs", "the oldest that is over is forgotten; none over: the launch is lost",
+    _bound("server_jobs", SERVER_JOBS_MAX, "jobs", "the oldest that is over is forgotten",
            "the record of a server that runs for weeks"),
     _bound("server_outbox", SERVER_OUTBOX_BYTES_MAX, "bytes a worker", "the worker's connection is dropped",
            "twenty of the largest assignments; the real server lets a worker that stopped reading swallow offers"),
@@ -178,7 +183,11 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("attributes", ATTRIBUTES_BYTES_MAX, "bytes, keys and values", "400 invalid_argument",
            "the real server's default"),
     _bound("room_name", ROOM_NAME_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
-    _bound("participant_name", PARTICIPANT_NAME_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
+    _bound("participant_name", PARTICIPANT_NAME_BYTES_MAX, "bytes", "400 invalid_argument",
+           "the real server's default"),
+    _bound("api", API_TIMEOUT, "s", "ApiError deadline_exceeded",
+           "the real server itself gives up on its bus after 3 s"),
+    _bound("api_response", API_RESPONSE_BYTES_MAX, "bytes", "ApiError", "a list of all rooms of a busy server"),
     _bound("sync_request_threads", SYNC_REQUEST_THREADS_MAX, "threads", "the offer waits, then is declined at 2.5 s",
            "AnyIO's own default limiter"),
     _bound("secret_file", SECRET_FILE_BYTES_MAX, "bytes", "ConfigError",

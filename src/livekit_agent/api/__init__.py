@@ -1,0 +1,39 @@
+"""LiveKit's HTTP API on trio and asyncio: dispatches and rooms, on a real server or the embedded one.
+
+::
+
+    async with LiveKitAPI(url, api_key, api_secret) as api:
+        await api.dispatch.create("my-room", "my-agent")
+
+httpx and the message classes are loaded when :class:`LiveKitAPI` is first named.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._errors import ApiError as ApiError
+    from ._client import LiveKitAPI as LiveKitAPI
+    from ._types import Dispatch as Dispatch
+    from ._types import DispatchedJob as DispatchedJob
+    from ._types import RoomAgent as RoomAgent
+
+# public name -> the module that holds it
+_HOMES = {
+    "ApiError": ".._errors",
+    "Dispatch": "._types",
+    "DispatchedJob": "._types",
+    "LiveKitAPI": "._client",
+    "RoomAgent": "._types",
+}
+
+__all__ = ["ApiError", "Dispatch", "DispatchedJob", "LiveKitAPI", "RoomAgent"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(home, __name__), name)
+    globals()[name] = value
+    return value
