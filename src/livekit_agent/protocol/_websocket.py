@@ -13,6 +13,7 @@ permessage-deflate is never offered or accepted: 261 KB of it can become 256 MiB
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -20,9 +21,11 @@ from enum import Enum, auto
 import h11
 import wsproto
 from wsproto import events as ws
+from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import ProtocolError
 
 from .._bounds import FRAGMENTS_MAX, HANDSHAKE_BYTES_MAX, MESSAGE_BYTES_MAX
+from .._errors import LocalProtocolError, printable
 from ._state import Role
 
 __all__ = [
@@ -40,6 +43,14 @@ __all__ = [
 
 #: How much of a refusal's body is read for the error text.
 _BODY_BYTES_MAX = 2048
+
+_OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
+
+_HTTP = b"HTTP/"
+
+#: Where an HTTP head ends.  h11's own rule, bare line feeds included: were ours narrower, h11 would take what follows
+#: such a head for the stream's first frames, past the guard.
+_HEAD_END = re.compile(rb"\n\r?\n")
 
 #: What a well- or ill-meaning peer's handshake can make wsproto and h11 raise.
 _HANDSHAKE_FAULTS = (ProtocolError, h11.ProtocolError, UnicodeError, ValueError, IndexError)
@@ -100,66 +111,69 @@ class Failed:
 Item = Accepted | Refused | Requested | Message | Pulse | Closed | Failed
 
 
-class _TooLarge(Exception):
-    """A frame header announces more than is allowed; ``args[0]`` counts the bytes before that header."""
-
-
 class FrameGuard:
-    """Follows frame headers through a byte stream and refuses what would grow past the bounds.
+    """Follows frame headers through a byte stream and finds the first that announces more than the bounds allow.
 
-    It judges sizes only; whether a frame is legal is wsproto's business.
+    It judges sizes only.  A header that is illegal by itself is left to wsproto, which refuses it at the same byte or
+    before; otherwise the verdict on a frame with two faults would depend on how the bytes were cut.
     """
 
-    def __init__(self, message_bytes_max: int = MESSAGE_BYTES_MAX, fragments_max: int = FRAGMENTS_MAX) -> None:
-        self._message_bytes_max = message_bytes_max
-        self._fragments_max = fragments_max
+    def __init__(self, *, masked: bool) -> None:
+        self._masked = masked
         self._header = bytearray()
-        self._payload_left = 0
+        self._body_left = 0
         self._message_bytes = 0
         self._fragments = 0
+        self._illegal = False
 
-    def check(self, data: bytes) -> None:
-        """Follow ``data``; raises :class:`_TooLarge` at a header that announces too much."""
+    def excess(self, data: bytes) -> int | None:
+        """Follow ``data``; how many of its bytes come before a header that announces too much, None if there is none."""
         position, size = 0, len(data)
-        while position < size:
-            if self._payload_left:
-                step = min(self._payload_left, size - position)
+        while position < size and not self._illegal:
+            if self._body_left:
+                step = min(self._body_left, size - position)
                 position += step
-                self._payload_left -= step
+                self._body_left -= step
                 continue
             self._header.append(data[position])
             position += 1
-            if len(self._header) < _header_size(self._header):
+            header = self._header
+            if len(header) == 2:
+                self._illegal = _illegal(header, self._masked)
+            if len(header) < 2 or len(header) < _header_size(header):
                 continue
-            header, self._header = self._header, bytearray()
+            self._header = bytearray()
             length = _payload_length(header)
-            if header[0] & 0x0F < 0x8:
-                self._count(header[0] & 0x0F, length, position - len(header))
-            self._payload_left = length
+            self._illegal |= length >= 2**63
+            if header[0] & 0x0F < 0x8 and not self._illegal and self._too_much(header[0] & 0x0F, length):
+                return max(position - len(header), 0)
+            self._body_left = length + (4 if self._masked else 0)
+        return None
 
-    def _count(self, opcode: int, length: int, before: int) -> None:
+    def _too_much(self, opcode: int, length: int) -> bool:
         if opcode:
             self._message_bytes = self._fragments = 0
         self._message_bytes += length
         self._fragments += 1
-        if self._message_bytes > self._message_bytes_max or self._fragments > self._fragments_max:
-            raise _TooLarge(max(before, 0))
+        return self._message_bytes > MESSAGE_BYTES_MAX or self._fragments > FRAGMENTS_MAX
+
+
+def _illegal(header: bytearray, masked: bool) -> bool:
+    """Whether wsproto refuses a frame that begins like this, whatever follows."""
+    first, second = header
+    opcode = first & 0x0F
+    control = opcode >= 0x8 and (not first & 0x80 or second & 0x7F > 125)
+    return bool(control or first & 0x70 or opcode not in _OPCODES or bool(second & 0x80) is not masked)
 
 
 def _header_size(header: bytearray) -> int:
-    if len(header) < 2:
-        return 2
+    """Of the header up to the length; the mask is counted with the body."""
     length = header[1] & 0x7F
-    return 2 + (2 if length == 126 else 8 if length == 127 else 0) + (4 if header[1] & 0x80 else 0)
+    return 2 + (2 if length == 126 else 8 if length == 127 else 0)
 
 
 def _payload_length(header: bytearray) -> int:
-    length = header[1] & 0x7F
-    if length == 126:
-        return int.from_bytes(header[2:4], "big")
-    if length == 127:
-        return int.from_bytes(header[2:10], "big")
-    return length
+    return int.from_bytes(header[2:], "big") if len(header) > 2 else header[1] & 0x7F
 
 
 class _Phase(Enum):
@@ -182,11 +196,12 @@ class WebSocket:
         )
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HANDSHAKE_BYTES_MAX)
         self._request: h11.Request | None = None
-        self._guard = FrameGuard()
+        self._guard = FrameGuard(masked=not self._client)
         self._phase = _Phase.HANDSHAKE
         self._incoming = bytearray()
         self._refusal: tuple[int, dict[str, str], bytearray] = (0, {}, bytearray())
-        self._parts: list[bytes | str] = []
+        #: The fragments of the message under way.  Text is kept encoded: one buffer, of as many bytes as were received.
+        self._message = bytearray()
         self._outbox: list[bytes] = []
         self._we_closed = False
 
@@ -204,9 +219,17 @@ class WebSocket:
         return sum(map(len, self._outbox))
 
     def request_upgrade(self, host: str, target: str, headers: Mapping[str, str]) -> None:
-        """Client: ask for the upgrade."""
-        extra = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
-        self._outbox.append(self._handshake.send(ws.Request(host=host, target=target, extra_headers=extra)))
+        """Client: ask for the upgrade.  LocalProtocolError when that cannot be put into an HTTP request."""
+        try:
+            extra = [(name.encode("ascii"), value.encode("latin-1")) for name, value in headers.items()]
+            data = self._handshake.send(ws.Request(host=host, target=target, extra_headers=extra))
+        except _HANDSHAKE_FAULTS as exc:
+            # Not the fault's own text: h11 quotes the header, which is the token.
+            raise LocalProtocolError(
+                f"host {printable(host, 80)!r}, path {printable(target, 80)!r} and token make no HTTP request "
+                f"({type(exc).__name__})"
+            ) from None
+        self._outbox.append(data)
 
     def accept_upgrade(self) -> bool:
         """Server: answer 101.  False when the request is not a valid upgrade; then reject it."""
@@ -222,11 +245,18 @@ class WebSocket:
         return True
 
     def reject_upgrade(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        """Server: answer anything else and end the exchange."""
-        lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
-        lines += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-        parts = [h11.Response(status_code=status, headers=lines), h11.Data(data=body), h11.EndOfMessage()]
-        self._outbox += [self._http.send(part) or b"" for part in parts]
+        """Server: answer anything else and end the exchange.  LocalProtocolError for what is no HTTP answer."""
+        assert self._request is not None
+        if self._request.method == b"HEAD" or status in (204, 304):
+            body = b""
+        try:
+            lines = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+            lines += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+            parts = [h11.Response(status_code=status, headers=lines), h11.Data(data=body), h11.EndOfMessage()]
+            answer = b"".join(self._http.send(part) or b"" for part in parts)
+        except _HANDSHAKE_FAULTS as exc:
+            raise LocalProtocolError(f"no HTTP answer: {exc}") from None
+        self._outbox.append(answer)
         self._phase = _Phase.DONE
 
     def send_message(self, payload: bytes | str) -> None:
@@ -254,36 +284,43 @@ class WebSocket:
         elif self._phase is _Phase.REQUESTED:
             # The real server closes such a connection without an answer: the 101 has to come first.
             yield self._fail(0, "bytes before the upgrade was answered")
-        elif self._phase is not _Phase.DONE:
-            self._incoming += data
-            yield from self._receive_head()
+        elif self._phase is _Phase.REFUSAL:
+            yield from self._receive_refusal(data)
+        elif self._phase is _Phase.HANDSHAKE:
+            yield from self._receive_head(data)
 
     def receive_eof(self) -> Iterator[Item]:
         """The stream ended: a refusal may end that way; any other end is our caller's to judge."""
         if self._phase is _Phase.REFUSAL:
             yield self._finish_refusal()
 
-    def _receive_head(self) -> Iterator[Item]:
-        if self._phase is _Phase.REFUSAL:
-            data, self._incoming = bytes(self._incoming), bytearray()
-            yield from self._receive_refusal(data)
-            return
-        end = self._incoming.find(b"\r\n\r\n")
-        if len(self._incoming if end < 0 else self._incoming[: end + 4]) > HANDSHAKE_BYTES_MAX:
+    def _receive_head(self, data: bytes) -> Iterator[Item]:
+        searched = max(len(self._incoming) - 2, 0)
+        self._incoming += data
+        found = _HEAD_END.search(self._incoming, searched)
+        end = len(self._incoming) if found is None else found.end()
+        if self._client and not self._incoming.startswith(_HTTP[: len(self._incoming)]):
+            yield self._fail(0, "the answer is not HTTP")
+        elif end > HANDSHAKE_BYTES_MAX:
             yield self._fail(0, f"HTTP head larger than {HANDSHAKE_BYTES_MAX} bytes")
-            return
-        if end < 0:
-            if len(self._incoming) >= 5 and self._client and not self._incoming.startswith(b"HTTP/"):
-                yield self._fail(0, "the answer is not HTTP")
-            return
-        head, rest = bytes(self._incoming[: end + 4]), bytes(self._incoming[end + 4 :])
-        self._incoming = bytearray()
-        try:
-            yield from self._client_head(head, rest) if self._client else self._server_head(head, rest)
-        except _HANDSHAKE_FAULTS as exc:
-            yield self._fail(0, str(exc) or type(exc).__name__)
+        elif found is not None:
+            head, rest = bytes(self._incoming[:end]), bytes(self._incoming[end:])
+            self._incoming = bytearray()
+            try:
+                yield from self._client_head(head) if self._client else self._server_head(head, rest)
+            except _HANDSHAKE_FAULTS as exc:
+                yield self._fail(0, str(exc) or type(exc).__name__)
+            if rest:
+                yield from self._receive_rest(rest)
 
-    def _client_head(self, head: bytes, rest: bytes) -> Iterator[Item]:
+    def _receive_rest(self, rest: bytes) -> Iterator[Item]:
+        """What came glued to the head of an answer."""
+        if self._phase is _Phase.FRAMES:
+            yield from self._receive_frames(rest)
+        elif self._phase is _Phase.REFUSAL:
+            yield from self._receive_refusal(rest)
+
+    def _client_head(self, head: bytes) -> Iterator[Item]:
         self._handshake.receive_data(head)
         for event in self._handshake.events():
             if isinstance(event, ws.AcceptConnection):
@@ -296,10 +333,6 @@ class WebSocket:
                     yield self._finish_refusal()
             elif isinstance(event, ws.RejectData) and event.body_finished:
                 yield self._finish_refusal()
-        if rest and self._phase is _Phase.FRAMES:
-            yield from self._receive_frames(rest)
-        elif rest and self._phase is _Phase.REFUSAL:
-            yield from self._receive_refusal(rest)
 
     def _receive_refusal(self, data: bytes) -> Iterator[Item]:
         body = self._refusal[2]
@@ -336,31 +369,24 @@ class WebSocket:
         )
 
     def _receive_frames(self, data: bytes) -> Iterator[Item]:
-        excess: str | None = None
-        try:
-            self._guard.check(data)
-        except _TooLarge as exc:
-            data = data[: exc.args[0]]
-            excess = f"message larger than {MESSAGE_BYTES_MAX} bytes or {FRAGMENTS_MAX} fragments"
-        self._handshake.receive_data(data)
+        before = self._guard.excess(data)
+        self._handshake.receive_data(data if before is None else data[:before])
         for event in self._handshake.events():
             item = self._frame_item(event)
             if item is not None:
                 yield item
             if self._phase is _Phase.DONE:
                 return
-        if excess is not None:
-            yield self._fail(1009, excess)
+        if before is not None:
+            yield self._fail(1009, f"message larger than {MESSAGE_BYTES_MAX} bytes or {FRAGMENTS_MAX} fragments")
 
     def _frame_item(self, event: ws.Event) -> Item | None:
-        if isinstance(event, ws.TextMessage | ws.BytesMessage):
-            self._parts.append(event.data if isinstance(event.data, str) else bytes(event.data))
-            if not event.message_finished:
-                return None
-            parts, self._parts = self._parts, []
-            if isinstance(parts[0], str):
-                return Message(payload="".join(p for p in parts if isinstance(p, str)))
-            return Message(payload=b"".join(p for p in parts if isinstance(p, bytes)))
+        if isinstance(event, ws.TextMessage):
+            self._message += event.data.encode()
+            return Message(payload=self._whole_message().decode()) if event.message_finished else None
+        if isinstance(event, ws.BytesMessage):
+            self._message += event.data
+            return Message(payload=self._whole_message()) if event.message_finished else None
         if isinstance(event, ws.Ping):
             if not self._we_closed:
                 self._outbox.append(self._handshake.send(event.response()))
@@ -371,6 +397,10 @@ class WebSocket:
             return self._closed(event)
         return None
 
+    def _whole_message(self) -> bytes:
+        whole, self._message = bytes(self._message), bytearray()
+        return whole
+
     def _closed(self, event: ws.CloseConnection) -> Item:
         # wsproto reports a frame it cannot parse as a Close that the peer never sent; its state tells the two apart.
         state = self._handshake.state
@@ -378,15 +408,19 @@ class WebSocket:
             wsproto.connection.ConnectionState.REMOTE_CLOSING,
             wsproto.connection.ConnectionState.CLOSED,
         )
+        code, reason = int(event.code), event.reason or ""
         if not genuine:
-            return self._fail(int(event.code), event.reason or "broken frame")
+            return self._fail(code, reason or "broken frame")
         if not self._we_closed:
-            self._outbox.append(self._handshake.send(event.response()))
+            # The same code and no reason, as the real server does.
+            self._outbox.append(self._handshake.send(ws.CloseConnection(code=event.code)))
         self._phase = _Phase.DONE
-        return Closed(code=int(event.code), reason=event.reason or "")
+        return Closed(code=code, reason=reason)
 
     def _fail(self, code: int, reason: str) -> Failed:
-        if code and not self._we_closed:
+        # The real server ends without a Close on text that is not UTF-8, and with one on any other broken frame.
+        mute = not self._client and code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        if code and not mute and not self._we_closed:
             self._outbox.append(self._handshake.send(ws.CloseConnection(code=code, reason=reason[:100])))
         self._phase = _Phase.DONE
         return Failed(code=code, reason=reason)

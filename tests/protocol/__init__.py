@@ -1,0 +1,1 @@
+"""Tests of ``livekit_agent.protocol``: pure, synchronous, no loop and no clock."""
