@@ -34,11 +34,12 @@ class RawWorker:
         self._connection = WSConnection(ConnectionType.CLIENT)
         self._request = Request(host=host, target="/agent", extra_headers=[(b"Authorization", authorization.encode())])
         self._messages: list[agent_pb.ServerMessage] = []
+        self._sending = anyio.Lock(fast_acquire=True)
         self.worker_id = ""
 
     async def register(self, agent_name: str, job_type: int = 0) -> None:
         await self.stream.send(self._connection.send(self._request))
-        while not self._connection.state.name == "OPEN":
+        while self._connection.state.name != "OPEN":
             await self._read()
         register = agent_pb.RegisterWorkerRequest(type=job_type, agent_name=agent_name, version="raw")  # pyright: ignore
         await self.send(agent_pb.WorkerMessage(register=register))
@@ -50,7 +51,8 @@ class RawWorker:
         await self.send(agent_pb.WorkerMessage(update_worker=update))
 
     async def send(self, message: agent_pb.WorkerMessage) -> None:
-        await self.stream.send(self._connection.send(BytesMessage(message.SerializeToString())))
+        async with self._sending:
+            await self.stream.send(self._connection.send(BytesMessage(message.SerializeToString())))
 
     async def _read(self) -> None:
         self._connection.receive_data(await self.stream.receive())
@@ -58,7 +60,8 @@ class RawWorker:
             if isinstance(event, BytesMessage):
                 self._messages.append(agent_pb.ServerMessage.FromString(bytes(event.data)))
             elif isinstance(event, Ping):
-                await self.stream.send(self._connection.send(event.response()))
+                async with self._sending:
+                    await self.stream.send(self._connection.send(event.response()))
             elif isinstance(event, AcceptConnection):
                 pass
             elif isinstance(event, CloseConnection | RejectConnection):
@@ -105,7 +108,8 @@ class RawWorker:
 async def raw_worker(url: str, key: str, secret: str, agent_name: str, job_type: int = 0) -> AsyncIterator[RawWorker]:
     """Connect and register; the connection is dropped at the end."""
     parts = urlsplit(url)
-    assert parts.hostname is not None and parts.port is not None
+    assert parts.hostname is not None
+    assert parts.port is not None
     async with await anyio.connect_tcp(parts.hostname, parts.port) as stream:
         worker = RawWorker(stream, parts.netloc, f"Bearer {token(key, secret)}")
         await worker.register(agent_name, job_type)

@@ -1,8 +1,8 @@
 """Two servers behind one face: the embedded dispatch server with memory rooms, and a real livekit-server.
 
-A scenario is written once against :class:`Backdrop` and must end alike on both; where they differ, the real one is right.
-Everything goes through the SDK's own clients (``livekit_agent.api``, ``livekit_agent.rooms``); what the server thinks of
-a job's end comes from the embedded server's records and from the real one's log.
+A scenario is written once against :class:`Backdrop` and must end alike on both; where they differ, the real one is
+right. Everything goes through the SDK's own clients (``livekit_agent.api``, ``livekit_agent.rooms``); what the
+server thinks of a job's end comes from the embedded server's records and from the real one's log.
 """
 
 from __future__ import annotations
@@ -90,14 +90,14 @@ class _Common:
     async def recorded(self, room: str, job_id: str) -> None:
         """The server has linked job, dispatch and participant.
 
-        The real one writes a job down up to 5 s after it launched it (the window of a cold cache); before that it neither
-        terminates it with its dispatch nor notices its participant leaving.
+        The real one writes a job down up to 5 s after it launched it (the window of a cold cache); before that it
+        neither terminates it with its dispatch nor notices its participant leaving.
         """
         async with self.api() as api:
             with anyio.fail_after(10):
                 while True:
                     for dispatch in await api.dispatch.list(room):
-                        if any(job.id == job_id for job in dispatch.state.jobs):
+                        if any(job.id == job_id for job in dispatch.jobs):
                             return
                     await anyio.sleep(0.05)
 
@@ -109,7 +109,7 @@ class _Common:
         """Wait until exactly these are in the room."""
         last: list[str] = []
         with anyio.move_on_after(10):
-            while (last := await self.identities(room)) != sorted(expected):
+            while (last := await self.identities(room)) != sorted(expected):  # noqa: ASYNC110 - a server's state
                 await anyio.sleep(0.02)
             return
         raise AssertionError(f"expected {sorted(expected)} in the room, found {last}")
@@ -126,7 +126,8 @@ class _Common:
 
 
 class EmbeddedBackdrop(_Common):
-    """``DispatchServer`` on a real socket, in this process, wired to memory rooms that outlive it as native ones do."""
+    """``DispatchServer`` on a real socket, in this process, wired to memory rooms that outlive it as native ones
+    do."""
 
     real = False
 

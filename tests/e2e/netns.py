@@ -2,9 +2,10 @@
 
     python tests/e2e/netns.py pytest tests/e2e …
 
-Nothing can leave such a namespace, so a "local" test that would talk to the internet fails there.  The bridge is there
-because libwebrtc ignores every interface flagged loopback: it wants one other that is up with an IPv4 address, though no
-packet ever goes out by it.  As root this is ``unshare -n``; as anybody else ``unshare -Urn``, where the kernel allows it.
+Nothing can leave such a namespace, so a "local" test that would talk to the internet fails there.  The bridge is
+there because libwebrtc ignores every interface flagged loopback: it wants one other that is up with an IPv4
+address, though no packet ever goes out by it.  As root this is ``unshare -n``; as anybody else ``unshare -Urn``,
+where the kernel allows it.
 """
 
 from __future__ import annotations

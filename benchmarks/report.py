@@ -1,0 +1,103 @@
+"""Figures and the table they are written to."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import wsproto
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One line of the table: ours, the floor measured beside it, and what was promised."""
+
+    what: str
+    backend: str
+    ours: float
+    unit: str
+    floor: float | None = None
+    floor_is: str = ""
+    peer: str = ""
+    goal: str = ""
+    met: bool | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        return self.ours / self.floor if self.floor else None
+
+
+def p50(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def number(value: float) -> str:
+    """Three significant figures, in plain notation."""
+    if value == 0:
+        return "0"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def machine() -> str:
+    """What the figures were taken on; no names of hosts or people."""
+    return (
+        f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]} {platform.machine()}, "
+        f"{platform.python_implementation()} {platform.python_version()}, anyio {version('anyio')}, "
+        f"trio {version('trio')}, wsproto {wsproto.__version__}"
+    )
+
+
+def version(distribution: str) -> str:
+    from importlib.metadata import version as installed
+
+    return installed(distribution)
+
+
+def table(figures: Sequence[Figure]) -> str:
+    rows = ["| what | backend | ours | floor | ours / floor | peer | goal | met |", "|---|---|---|---|---|---|---|---|"]
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{number(figure.ratio)}x"
+        floor = "" if figure.floor is None else f"{number(figure.floor)} {figure.unit}"
+        met = "" if figure.met is None else "yes" if figure.met else "**no**"
+        what = figure.what + (f" ({figure.note})" if figure.note else "")
+        ours = f"{number(figure.ours)} {figure.unit}"
+        rows.append(
+            f"| {what} | {figure.backend} | {ours} | {floor} | {ratio} | {figure.peer} | {figure.goal} | {met} |"
+        )
+    return "\n".join(rows)
+
+
+PAGE = """\
+# Benchmarks
+
+Written by `nox -s bench` (`python -m benchmarks`); add `-- --peer` for livekit-agents beside it.  Every figure stands
+beside a floor measured in the same run, alternating with it; times are medians.  The floor is a worker written by hand:
+a plain stream, wsproto, a protobuf decode and a task start, with no reconnects, limits, deadlines or reports.
+
+Machine: {machine}.
+
+{table}
+
+What the words mean
+
+- *assignment → handler*: from the moment before the assignment's bytes are written to a loopback socket to the first
+  line of the handler, in one process, beside a job that joins no room.  With a room the join is on top.
+- *offer → handler*: on a real livekit-server, from the receipt of the offer's bytes to the first line of the handler;
+  the server's own part between answer and assignment is in both columns.
+- *burst*: so many CreateDispatch calls at once on a real livekit-server with a warm cache, from before each call to the
+  first line of its handler.  All of them must run.
+- *jobs per second*: offer, answer, assignment, handler that returns at once, final status; 64 in flight.
+- *held job*: two children, a memory stream and the kept Job each; resident memory beyond that of the idle worker.
+- *idle*: voluntary context switches and processor time of a registered worker without jobs.
+{missing}"""
+
+
+def write(path: Path, figures: Sequence[Figure], missing: Sequence[str]) -> None:
+    left_out = "".join(f"\nNot measured in this run: {reason}." for reason in missing)
+    path.write_text(PAGE.format(machine=machine(), table=table(figures), missing=left_out))

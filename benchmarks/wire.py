@@ -1,0 +1,122 @@
+"""On the wire, in one process: assignment → handler, and jobs per second.  Ours and the floor take turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
+
+import anyio
+from livekit.protocol import agent as agent_pb
+
+from .dispatcher import Dispatcher, WorkerConnection, dispatcher
+from .ours import KEY, SECRET, Started, make_worker
+from .raw import raw_worker
+from .report import Figure, p50
+
+Starts = dict[str, float]
+Contender = Callable[[Dispatcher, Starts], AbstractAsyncContextManager[WorkerConnection]]
+
+
+@asynccontextmanager
+async def floor_contender(server: Dispatcher, starts: Starts) -> AsyncIterator[WorkerConnection]:
+    """The hand-made worker; it reports each job's end, as one must."""
+    before = len(server.workers)
+    async with raw_worker(server.url, KEY, SECRET, "") as worker, anyio.create_task_group() as group:
+
+        async def handler(job: agent_pb.Job) -> None:
+            starts[job.id] = time.monotonic()
+            await worker.finished(job.id)
+
+        async def loop() -> None:
+            async with anyio.create_task_group() as jobs:
+                while True:
+                    message = await worker.next_message()
+                    match message.WhichOneof("message"):
+                        case "availability":
+                            await worker.accept(message.availability.job)
+                        case "assignment":
+                            jobs.start_soon(handler, message.assignment.job)
+                        case _:
+                            pass
+
+        group.start_soon(loop)
+        yield await server.next_worker(before + 1)
+        group.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def our_contender(server: Dispatcher, starts: Starts) -> AsyncIterator[WorkerConnection]:
+    """The SDK's worker."""
+    before = len(server.workers)
+    worker = make_worker(server.url, Started(starts.__setitem__))
+    async with worker:
+        yield await server.next_worker(before + 1)
+
+
+async def _latency(contender: Contender, samples: int) -> list[float]:
+    starts: Starts = {}
+    delays: list[float] = []
+    async with dispatcher() as server, contender(server, starts) as worker:
+        for _ in range(samples + 20):
+            job = worker.new_job()
+            moment = await worker.run_job(job)
+            await worker.until_ended(job)
+            delays.append(starts[job.id] - moment)
+    return delays[20:]
+
+
+async def _rate(contender: Contender, jobs: int) -> list[float]:
+    """Jobs per second with 64 in flight."""
+    starts: Starts = {}
+    async with dispatcher() as server, contender(server, starts) as worker:
+        gate = anyio.Semaphore(64)
+
+        async def one() -> None:
+            job = worker.new_job()
+            await worker.run_job(job)
+            await worker.until_ended(job)
+            gate.release()
+
+        began = time.monotonic()
+        async with anyio.create_task_group() as group:
+            for _ in range(jobs):
+                await gate.acquire()
+                group.start_soon(one)
+        return [jobs / (time.monotonic() - began)]
+
+
+def _alternate(
+    measure: Callable[[Contender, int], Awaitable[list[float]]], backend: str, rounds: int, size: int
+) -> tuple[list[float], list[float]]:
+    floor: list[float] = []
+    ours: list[float] = []
+    for _ in range(rounds):
+        floor += anyio.run(partial(measure, floor_contender, size), backend=backend)
+        ours += anyio.run(partial(measure, our_contender, size), backend=backend)
+    return floor, ours
+
+
+def measure(backend: str, smoke: bool) -> list[Figure]:
+    rounds, samples, jobs = (1, 20, 100) if smoke else (6, 200, 2_000)
+    floor, ours = _alternate(_latency, backend, rounds, samples)
+    latency = Figure(
+        what="assignment → handler, p50",
+        backend=backend,
+        ours=p50(ours) * 1e6,
+        floor=p50(floor) * 1e6,
+        unit="µs",
+        goal="≤ 1.6x",
+        met=p50(ours) <= 1.6 * p50(floor),
+    )
+    floor, ours = _alternate(_rate, backend, rounds, jobs)
+    rate = Figure(
+        what="jobs per second, trivial handler",
+        backend=backend,
+        ours=p50(ours),
+        floor=p50(floor),
+        unit="/s",
+        goal="≥ 30x the peer's threads",
+    )
+    return [latency, rate]
