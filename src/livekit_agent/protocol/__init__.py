@@ -14,6 +14,7 @@ from ._auth import mint_token as mint_token
 from ._auth import verify_token as verify_token
 from ._auth import worker_token as worker_token
 from ._connection import SignalConnection as SignalConnection
+from ._connection import Tracer as Tracer
 from ._events import *  # noqa: F403 - the event classes are the vocabulary
 from ._jobs import JobBook as JobBook
 from ._jobs import JobRecord as JobRecord

@@ -26,7 +26,7 @@ Roles are the two subclasses: ``_worker_side.py`` and ``_server_side.py``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from .._bounds import CLOSE_TIMEOUT
 from .._errors import ConnectionLostError, LocalProtocolError, RemoteProtocolError, printable
@@ -44,13 +44,32 @@ if TYPE_CHECKING:
     from ._server_side import ServerConnection
     from ._worker_side import WorkerConnection
 
-__all__ = ["SignalConnection"]
+__all__ = ["SignalConnection", "Tracer"]
+
+
+class Tracer(Protocol):
+    """Who is told of every message of every connection.  Must not raise, block or call into the connection."""
+
+    def said(self, connection: SignalConnection, kind: Kind, message: ProtoMessage, now: float) -> None:
+        """A connection put a message into its outbox."""
+        ...
+
+    def heard(self, connection: SignalConnection, kind: Kind, event: Event, now: float) -> None:
+        """A connection took a message in, legal in its stage."""
+        ...
+
+    def ended(self, connection: SignalConnection, event: ConnectionClosed) -> None:
+        """A connection finished."""
+        ...
 
 
 class SignalConnection:
     """Base of both roles; make one with :meth:`worker` or :meth:`server`."""
 
     role: ClassVar[Role]
+
+    tracer: ClassVar[Tracer | None] = None
+    """For simulation and recording: told of everything said and heard, in order, by every connection of the process."""
 
     def __init__(self, *, now: float, wall: float, book: JobBook) -> None:
         self._stage = Stage.IDLE
@@ -184,6 +203,8 @@ class SignalConnection:
 
     def _say(self, kind: Kind, message: ProtoMessage) -> None:
         self._step(kind)
+        if self.tracer is not None:
+            self.tracer.said(self, kind, message, self._now)
         self._ws.send_message(_codec.serialize(message, json=self._json))
 
     def _step(self, kind: Kind) -> None:
@@ -221,6 +242,8 @@ class SignalConnection:
         if kind not in row:
             self._violation(f"{kind.name.lower()} is not possible when the conversation is {self._stage.name}")
             return
+        if self.tracer is not None:
+            self.tracer.heard(self, kind, event, now)
         unheard = self._stage in (Stage.WORKER_CLOSING, Stage.SERVER_CLOSING)
         before, self._stage = self._stage, row[kind]
         if not unheard:
@@ -256,7 +279,10 @@ class SignalConnection:
         self._stage = Stage.CLOSED
         self._timers.clear()
         self._after_end()
-        self._events.append(ConnectionClosed(code=code, reason=reason, error=error))
+        closed = ConnectionClosed(code=code, reason=reason, error=error)
+        self._events.append(closed)
+        if self.tracer is not None:
+            self.tracer.ended(self, closed)
 
     def _skip(self, kind: str, reason: str) -> None:
         self._events.append(MessageSkipped(kind=kind, reason=reason))
