@@ -105,7 +105,7 @@ class Config:
     ca_file: str | None = None
 
     rooms: RoomConnector | None = field(default=None, repr=False, compare=False)
-    """Where jobs join; None: real rooms.  No variable sets it; ``livekit-agent dev`` puts its embedded server's here."""
+    """Where jobs join; None: real rooms.  No variable sets it; ``livekit-agent dev`` puts its own server's here."""
 
     provenance: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), compare=False)
     """Field name to where its value came from: a variable, a flag, or ``default``."""

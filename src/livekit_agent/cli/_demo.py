@@ -1,7 +1,7 @@
 """``livekit-agent demo``: the whole of it in three seconds, with nothing else installed and nothing left behind.
 
-One process holds a dispatch server on a free loopback port, three workers (a worker serves one type of job), a room, and
-Alice, who walks in, publishes a track, talks to the agents and leaves.  In between the server cuts one worker's
+One process holds a dispatch server on a free loopback port, three workers (a worker serves one type of job), a room,
+and Alice, who walks in, publishes a track, talks to the agents and leaves.  In between the server cuts one worker's
 connection: the job does not notice, and the worker registers again.  At the end the workers drain.
 
 The waits between the steps are for the reader; nothing depends on them.
@@ -9,12 +9,13 @@ The waits between the steps are for the reader; nothing depends on them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import click
+from anyio import Event
 
 from .._types import JobStatus, JobType
 from ._exit import ExitCode
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 ROOM = "demo"
-BEAT = 0.3
+BEAT = 0.35
 TIMEOUT = 30.0
 
 
@@ -50,10 +51,13 @@ def demo(as_json: bool, backend: str) -> int:
 
 @dataclass(slots=True)
 class Tally:
-    """What the workers said, for the summary."""
+    """What the workers said, for the summary and for whoever waits for it."""
 
     jobs: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     reconnects: int = 0
+    reconnected: Event = field(default_factory=Event)
+    watching: Event = field(default_factory=Event)
+    """The publisher job runs."""
 
 
 async def _demo(as_json: bool, backend: str) -> bool:
@@ -67,7 +71,8 @@ async def _demo(as_json: bool, backend: str) -> bool:
     )
     with anyio.fail_after(TIMEOUT):
         await _play(story, tally)
-    jobs = sorted(tally.jobs.values(), key=lambda job: JobType[job["type"].upper()] != JobType.ROOM)
+    order = ("room", "participant", "publisher")
+    jobs = sorted(tally.jobs.values(), key=lambda job: order.index(job["type"]))
     good = len(jobs) == len(JobType) and all(job["status"] == "success" for job in jobs) and tally.reconnects == 1
     told = ", ".join(f"{job['type']} {job['status']}" for job in jobs)
     story.end(
@@ -81,27 +86,32 @@ async def _demo(as_json: bool, backend: str) -> bool:
 
 
 async def _play(story: Story, tally: Tally) -> None:
-    import anyio
+    from anyio import create_task_group, sleep
+    from anyio.lowlevel import checkpoint
 
     from ..dispatch import DispatchServer
 
-    async with DispatchServer() as server, anyio.create_task_group() as listeners:
+    async with DispatchServer() as server, create_task_group() as listeners:
         story.tell(
             "server_started",
             "server",
             f"listens on {server.url}; key and secret are minted for this run",
             url=server.url,
         )
+        listeners.start_soon(_narrate_server, server.events(), story)
         async with _workers(server, story, tally, listeners) as workers:
-            await _act(server, workers, story)
+            await sleep(BEAT)
+            await _act(server, workers[JobType.ROOM], story, tally)
             await _drain(workers, story)
+        await checkpoint()  # the listeners hear the last words
         listeners.cancel_scope.cancel()
+        story.tell("stopped", "workers", "have drained and gone")
 
 
 @asynccontextmanager
 async def _workers(
     server: DispatchServer, story: Story, tally: Tally, listeners: Any
-) -> AsyncIterator[dict[JobType, UniversalWorker]]:
+) -> AsyncGenerator[dict[JobType, UniversalWorker]]:
     """One worker for each type of job, registered."""
     from .. import UniversalWorker, WorkerOptions
 
@@ -194,29 +204,50 @@ def _watcher(story: Story) -> Any:
 # ------------------------------------------------------------------------------------------------ what happens
 
 
-async def _act(server: DispatchServer, workers: dict[JobType, UniversalWorker], story: Story) -> None:
+async def _act(server: DispatchServer, worker: UniversalWorker, story: Story, tally: Tally) -> None:
     """Alice's visit, and the cut in the middle of it."""
     import anyio
 
     from ..events import DataReceived
     from ..rooms import AudioSource
 
-    story.tell("participant_joining", "alice", f"walks into room {ROOM!r}; nobody was there before", room=ROOM)
-    async with server.rooms.join(ROOM, "alice", name="Alice") as room, room.subscribe(DataReceived) as packets:
-        await _hear(packets, story, "ready", "welcome")
-        await anyio.sleep(BEAT)
-        publication = await room.local_participant.publish_audio(AudioSource(), name="microphone")
-        story.tell("track_published", "alice", "publishes a track of silence", room=ROOM, track=publication.sid)
-        await _wait_busy(workers[JobType.PUBLISHER])
-        await anyio.sleep(BEAT)
-        await _say(room, packets, story, "hello")
-        await anyio.sleep(BEAT)
-        await _cut(server, workers[JobType.ROOM], room, packets, story)
-        await anyio.sleep(BEAT)
-        story.tell("track_unpublishing", "alice", "takes her track down", room=ROOM, track=publication.sid)
-        await room.local_participant.unpublish_track(publication.sid)
-        await anyio.sleep(BEAT)
-        story.tell("participant_leaving", "alice", "leaves; the echo agent stays with the empty room", room=ROOM)
+    story.tell(
+        "participant_joining",
+        "alice",
+        f"walks into room {ROOM!r}; nobody was there before",
+        room=ROOM,
+        identity="alice",
+    )
+    async with server.rooms.join(ROOM, "alice", name="Alice") as room:
+        with room.subscribe(DataReceived) as packets:
+            await _hear(packets, story, "ready", "welcome")
+            await anyio.sleep(BEAT)
+            story.tell("track_publishing", "alice", "publishes a track of silence", room=ROOM, identity="alice")
+            publication = await room.local_participant.publish_audio(AudioSource(), name="microphone")
+            await tally.watching.wait()
+            await anyio.sleep(BEAT)
+            await _say(room, packets, story, "hello")
+            await anyio.sleep(BEAT)
+            story.tell(
+                "connection_cut",
+                "server",
+                "cuts the room worker's connection, on purpose, in the middle of its job",
+                worker_id=worker.worker_id,
+            )
+            server.disconnect_worker(worker.worker_id)
+            await _say(room, packets, story, "are you still there?")
+            await tally.reconnected.wait()
+            await anyio.sleep(BEAT)
+            story.tell("track_unpublishing", "alice", "takes her track down", room=ROOM, identity="alice")
+            await room.local_participant.unpublish_track(publication.sid)
+            await anyio.sleep(BEAT)
+            story.tell(
+                "participant_leaving",
+                "alice",
+                "leaves; the echo agent stays with the empty room",
+                room=ROOM,
+                identity="alice",
+            )
     await anyio.sleep(BEAT)
 
 
@@ -230,40 +261,13 @@ async def _hear(packets: Any, story: Story, *topics: str) -> None:
         sender = packet.participant.identity if packet.participant else "server"
         actor = {"ready": "room agent", "echo": "room agent", "welcome": "participant agent"}.get(packet.topic, sender)
         said = packet.data.decode()
-        story.tell("data_received", actor, f'says "{said}"', room=ROOM, topic=packet.topic, text=said)
+        story.tell("data_received", actor, f'says "{said}"', room=ROOM, identity=sender, topic=packet.topic, text=said)
 
 
 async def _say(room: Room, packets: Any, story: Story, text: str) -> None:
-    story.tell("data_sent", "alice", f'says "{text}"', room=ROOM, text=text)
+    story.tell("data_sent", "alice", f'says "{text}"', room=ROOM, identity="alice", text=text)
     await room.local_participant.publish_data(text)
     await _hear(packets, story, "echo")
-
-
-async def _cut(server: DispatchServer, worker: UniversalWorker, room: Room, packets: Any, story: Story) -> None:
-    """Cut the worker's connection under its running job, talk to the job, wait until the worker is back."""
-    import anyio
-
-    from ..events import Registered
-
-    before = worker.worker_id
-    story.tell(
-        "connection_cut",
-        "server",
-        "cuts the room worker's connection, on purpose, in the middle of its job",
-        worker_id=before,
-    )
-    server.disconnect_worker(before)
-    await _say(room, packets, story, "are you still there?")
-    while worker.worker_id in ("", before):
-        await anyio.sleep(0.01)
-    del Registered
-
-
-async def _wait_busy(worker: UniversalWorker) -> None:
-    import anyio
-
-    while worker.stats.active_jobs == 0:
-        await anyio.sleep(0.01)
 
 
 async def _drain(workers: dict[JobType, UniversalWorker], story: Story) -> None:
@@ -278,15 +282,43 @@ async def _drain(workers: dict[JobType, UniversalWorker], story: Story) -> None:
 # ------------------------------------------------------------------------------------------------ telling it
 
 
+async def _narrate_server(feed: Any, story: Story) -> None:
+    from ..dispatch import JobForgotten, JobOffered
+
+    async for event in feed:
+        match event:
+            case JobOffered():
+                kind, worker_id = _name(event.job.type), event.worker.id
+                story.tell(
+                    "job_offered",
+                    "server",
+                    f"offers {kind} job {event.job.id} to {worker_id}",
+                    id=event.job.id,
+                    type=kind,
+                    worker_id=worker_id,
+                )
+            case JobForgotten():
+                story.tell(
+                    "job_forgotten",
+                    "server",
+                    f"forgets job {event.job.id} with its worker's connection, as livekit-server does",
+                    id=event.job.id,
+                )
+            case _:
+                pass
+
+
 async def _narrate(worker: UniversalWorker, name: str, story: Story, tally: Tally, *, task_status: Any) -> None:
     from .. import events
 
-    stream = worker.events()
+    stream = worker.events(events.WorkerEvent)
     task_status.started()
     async for event in stream:
         match event:
             case events.Registered():
-                tally.reconnects += event.reconnect
+                if event.reconnect:
+                    tally.reconnects += 1
+                    tally.reconnected.set()
                 again = "is back" if event.reconnect else "registered"
                 story.tell(
                     "worker_registered",
@@ -305,6 +337,8 @@ async def _narrate(worker: UniversalWorker, name: str, story: Story, tally: Tall
                     retry_in=round(event.retry_in, 3),
                 )
             case events.JobStarted():
+                if event.job.type is JobType.PUBLISHER:
+                    tally.watching.set()
                 about = event.job.participant.identity if event.job.participant else event.job.room.name
                 story.tell(
                     "job_started",
@@ -326,6 +360,14 @@ async def _narrate(worker: UniversalWorker, name: str, story: Story, tally: Tall
                     status=status,
                 )
             case events.Draining():
-                story.tell("draining", f"{name} worker", "drains", type=name, timeout=event.timeout)
+                jobs = worker.stats.active_jobs
+                story.tell(
+                    "draining",
+                    f"{name} worker",
+                    "drains; its job may finish" if jobs else "drains; it has no job",
+                    type=name,
+                    timeout=event.timeout,
+                    active_jobs=jobs,
+                )
             case _:
                 pass

@@ -21,6 +21,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import click
 
@@ -34,7 +35,9 @@ from .._errors import (
     InvalidJobTypeError,
     printable,
 )
-from ..config import Config
+
+if TYPE_CHECKING:
+    from ..config import Config
 
 __all__ = ["ExitCode", "UserCodeError", "exit_code", "only", "report"]
 
@@ -77,12 +80,13 @@ _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
 
 def exit_code(error: BaseException) -> ExitCode | None:
     """The code for ``error``; None for what is not an error of use but a bug, to be shown with its traceback."""
-    if isinstance(error, BaseExceptionGroup):
-        codes = [exit_code(leaf) for leaf in leaves(error)]
+    found = list(leaves(error))
+    if found != [error]:
+        codes = [exit_code(leaf) for leaf in found]
         return None if None in codes else codes[0]
     if isinstance(error, ApiError):
         return _api_code(error)
-    if isinstance(error, ConnectionLostError) and error.attempts:
+    if isinstance(error, ConnectionLostError) and error.code == "CONNECTION_GAVE_UP":
         return ExitCode.GAVE_UP
     return next((code for kind, code in _CODES if isinstance(error, kind)), None)
 
@@ -97,8 +101,9 @@ def _api_code(error: ApiError) -> ExitCode:
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors inside a group, in order."""
     if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from leaves(inner)
+        inner: tuple[BaseException, ...] = error.exceptions  # pyright: ignore[reportUnknownMemberType] - of anything
+        for each in inner:
+            yield from leaves(each)
     else:
         yield error
 

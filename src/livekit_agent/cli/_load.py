@@ -82,7 +82,7 @@ def candidates(module: ModuleType) -> dict[str, object]:
     """The handlers that a module defines: instances, and classes of its own of which it holds no instance."""
     public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
     instances = {name: value for name, value in public.items() if is_handler(value) and not isinstance(value, type)}
-    made = [type(value) for value in instances.values()]
+    made: list[type] = [type(value) for value in instances.values()]
     classes = {
         name: value
         for name, value in public.items()
@@ -97,15 +97,18 @@ def is_handler(value: object) -> bool:
 
 
 def build_worker(
-    named: object, module: ModuleType, config: Config, flags: Mapping[str, Any], *, finished_allowed: bool
+    named: object, module: ModuleType, config: Config, flags: Mapping[str, Any], *, drain: float | None = None
 ) -> UniversalWorker:
-    """The worker that ``named`` stands for.  Raises a usage error, a UserCodeError, or the configuration's faults."""
+    """The worker that ``named`` stands for.  Raises a usage error, a UserCodeError, or the configuration's faults.
+
+    ``drain`` is ``dev``'s: the default for --shutdown-timeout, and no finished workers.
+    """
     if isinstance(named, UniversalWorker):
-        return _finished(named, flags, finished_allowed)
+        return _finished(named, flags, allowed=drain is None)
     if is_handler(named):
         config.validate()
         handler: Any = _run_user_code(named.__name__, named) if isinstance(named, type) else named
-        options = with_flags(config.options(_module_options(module)), flags)
+        options = with_flags(config.options(_module_options(module)), {"shutdown_timeout": drain, **_given(flags)})
         return UniversalWorker(config.url, config.api_key, config.api_secret, handler, options, rooms=config.rooms)
     if not callable(named) or isinstance(named, type):
         raise UserCodeError(
@@ -127,7 +130,11 @@ def build_worker(
     return worker
 
 
-def _finished(worker: UniversalWorker, flags: Mapping[str, Any], allowed: bool) -> UniversalWorker:
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def _finished(worker: UniversalWorker, flags: Mapping[str, Any], *, allowed: bool) -> UniversalWorker:
     if not allowed:
         raise click.UsageError(
             "the file names a finished UniversalWorker, which cannot be pointed at the embedded server; "

@@ -53,7 +53,7 @@ _CONFIG_FLAGS = {
 _OPTION_FLAGS = ("job_type", "job_timeout", "shutdown_timeout", "max_connect_failures", "allow_plaintext", "deployment")
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - generic only since click 8.4
     """Seconds, from ``90``, ``1m30s``, ``250ms`` or ``PT1M30S``."""
 
     name = "duration"
@@ -66,7 +66,7 @@ class Duration(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class MaxJobs(click.ParamType):
+class MaxJobs(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - as above
     """A number, or ``unlimited``."""
 
     name = "number|unlimited"

@@ -22,7 +22,7 @@ __all__ = ["run"]
 @timing_options
 @log_option
 @backend_option
-def run(target: str, backend: str, **flags: Any) -> int:
+def run(target: str, backend: Any, **flags: Any) -> int:
     """Run the worker that MODULE:NAME stands for.
 
     NAME may be a handler, a handler class, a function that takes the configuration and returns a UniversalWorker, or a
@@ -36,5 +36,5 @@ def run(target: str, backend: str, **flags: Any) -> int:
     config = read_config(flags)
     set_up_logging(config.log_level)
     named, module = load_target(target)
-    worker = build_worker(named, module, config, flags, finished_allowed=True)
+    worker = build_worker(named, module, config, flags)
     return run_worker(worker, backend=backend)

@@ -22,11 +22,11 @@ class Story(Protocol):
         """A heading; a program needs none."""
         ...
 
-    def tell(self, event: str, actor: str, text: str, **fields: Any) -> None:
+    def tell(self, event: str, actor: str, text: str, /, **fields: Any) -> None:
         """``event`` and ``fields`` are for programs, ``actor`` and ``text`` for people."""
         ...
 
-    def end(self, text: str, **fields: Any) -> None:
+    def end(self, text: str, /, **fields: Any) -> None:
         """The summary."""
         ...
 
@@ -40,12 +40,12 @@ class JsonStory:
     def begin(self, title: str, text: str) -> None:
         """Nothing."""
 
-    def tell(self, event: str, actor: str, text: str, **fields: Any) -> None:
+    def tell(self, event: str, actor: str, text: str, /, **fields: Any) -> None:
         """Write the object."""
         line = {"event": event, "t": round(anyio.current_time() - self._start, 3), **fields}
         print(redact(json.dumps(line)), flush=True)
 
-    def end(self, text: str, **fields: Any) -> None:
+    def end(self, text: str, /, **fields: Any) -> None:
         """Write the last object."""
         self.tell("summary", "", text, **fields)
 
@@ -65,7 +65,7 @@ class HumanStory:
 
         self._console.print(f"[bold]{escape(title)}[/]\n[dim]{escape(text)}[/]\n")
 
-    def tell(self, event: str, actor: str, text: str, **fields: Any) -> None:
+    def tell(self, event: str, actor: str, text: str, /, **fields: Any) -> None:
         """Write the line."""
         from rich.markup import escape
 
@@ -73,7 +73,7 @@ class HumanStory:
         elapsed = anyio.current_time() - self._start
         self._console.print(f"[dim]{elapsed:5.2f} s[/]  [{colour}]{escape(actor):<18}[/] {escape(redact(text))}")
 
-    def end(self, text: str, **fields: Any) -> None:
+    def end(self, text: str, /, **fields: Any) -> None:
         """Write the last words."""
         from rich.markup import escape
 

@@ -12,8 +12,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import FrameType
 from typing import Any, Literal
 
@@ -21,9 +21,10 @@ import anyio
 import anyio.lowlevel
 
 from .._errors import AuthenticationError, ConfigError, ConnectionLostError, HandlerDefinitionError, WorkerError
+from ._outcome import only_leaf
 from ._worker import UniversalWorker
 
-__all__ = ["EXIT_CODES", "exit_code_of", "run"]
+__all__ = ["EXIT_CODES", "exit_code_of", "run", "run_in"]
 
 #: Exit codes by error, first match counts.  The numbers are sysexits.h's.
 EXIT_CODES: Mapping[type[BaseException], int] = {
@@ -52,14 +53,31 @@ def run(worker: UniversalWorker, *, backend: Literal["asyncio", "trio"] = "async
     0 after a drain, 130 or 143 after a second signal; else the error's code, the error logged.  A handler that ignores
     its cancellation ends the process with 70.  Call from the main thread; elsewhere signals are not handled.
     """
+
+    @asynccontextmanager
+    async def alone() -> AsyncGenerator[UniversalWorker]:
+        yield worker
+
+    return run_in(alone, backend=backend)
+
+
+def run_in(
+    surroundings: Callable[[], AbstractAsyncContextManager[UniversalWorker]],
+    *,
+    backend: Literal["asyncio", "trio"] = "asyncio",
+) -> int:
+    """As :func:`run`, for a worker that lives in something: an embedded server, say, which outlives the worker."""
     signals = _Signals()
     with signals.installed():
         try:
-            anyio.run(_main, worker, signals, backend=backend)
+            anyio.run(_main, surroundings, signals, backend=backend)
         except KeyboardInterrupt:
             return 130
-        except Exception as exc:
+        except Exception as group:
+            if not signals.running:
+                raise  # what surrounds the worker could not be set up: the caller's business
             # The program's boundary: the error becomes a log line and an exit code.
+            exc = only_leaf(group)
             _log.error("%s: %s", type(exc).__name__, exc, exc_info=exit_code_of(exc) == _INTERNAL)
             for note in getattr(exc, "__notes__", ()):
                 _log.error("%s", note)
@@ -67,9 +85,12 @@ def run(worker: UniversalWorker, *, backend: Literal["asyncio", "trio"] = "async
     return signals.exit_code
 
 
-async def _main(worker: UniversalWorker, signals: _Signals) -> None:
+async def _main(
+    surroundings: Callable[[], AbstractAsyncContextManager[UniversalWorker]], signals: _Signals
+) -> None:
     with signals.wakes(anyio.lowlevel.current_token().native_token):
-        async with anyio.create_task_group() as tasks:
+        async with surroundings() as worker, anyio.create_task_group() as tasks:
+            signals.running = True
             tasks.start_soon(_obey, worker, signals, tasks.cancel_scope)
             tasks.start_soon(_leave_if_stuck, worker)
             await worker.start()
@@ -101,6 +122,8 @@ class _Signals:
     def __init__(self) -> None:
         self.count = 0
         self.last = 0
+        self.running = False
+        """There is a worker to signal."""
         self._wake: Callable[[], object] | None = None
         self._arrived: anyio.Event | None = None
 
@@ -110,7 +133,7 @@ class _Signals:
         return 0 if self.count < 2 else 128 + self.last
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> Generator[None]:
         """Handle the signals inside the block."""
         if threading.current_thread() is not threading.main_thread():
             _log.info("not on the main thread: signals are not handled")
@@ -132,7 +155,7 @@ class _Signals:
             self._wake()
 
     @contextmanager
-    def wakes(self, native_token: Any) -> Iterator[None]:
+    def wakes(self, native_token: Any) -> Generator[None]:
         """Wake this event loop at a signal.  trio's token and asyncio's loop differ in the method's name only."""
         post = getattr(native_token, "run_sync_soon", None) or native_token.call_soon_threadsafe
         self._arrived = anyio.Event()
