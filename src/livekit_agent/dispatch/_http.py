@@ -76,8 +76,12 @@ class NeedBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """A worker's WebSocket upgrade; all bytes of it, and of whatever came behind."""
+    """A worker's WebSocket upgrade; all bytes of it, and of whatever came behind.
 
+    Ask for the next step instead of taking it, and it comes again as an ordinary request.
+    """
+
+    request: Request
     data: bytes = field(repr=False)
 
 
@@ -140,7 +144,7 @@ class HttpConversation:
                     self._head = event
                     request = _request(event, b"")
                     if request.method == "GET" and request.path == _WORKER_PATH and wants_websocket(request.headers):
-                        return Upgrade(data=bytes(self._raw))
+                        return Upgrade(request=request, data=bytes(self._raw))
                     self._raw.clear()
                 case h11.Data():
                     self._body += event.data

@@ -44,7 +44,7 @@ from .._bounds import (
 from .._errors import ConfigError, printable
 from .._types import JobStatus
 from ..rooms import MemoryRooms
-from ._access import Refusal, authenticate
+from ._access import Refusal, authenticate, judge_upgrade
 from ._core import DispatchCore, Link, Order
 from ._events import (
     DispatchEvent,
@@ -308,7 +308,9 @@ class DispatchServer:
                     if step.send:
                         await self._send(stream, step.send)
                 case Upgrade():
-                    return await self._serve_worker(stream, step.data)
+                    if self._admits(step):
+                        return await self._serve_worker(stream, step.data)
+                    continue  # it comes again, as an ordinary request to be refused
                 case Request():
                     await self._send(stream, http.respond(self._answer(step)))
                     if not http.keep_alive:
@@ -327,6 +329,11 @@ class DispatchServer:
                 await self._send(stream, http.timed_out())
                 return await _linger(stream)
             http.receive_data(data)
+
+    def _admits(self, upgrade: Upgrade) -> bool:
+        head = upgrade.request
+        verdict = judge_upgrade(head.method, head.headers, head.query, self._keys, wall=self._wall())
+        return not isinstance(verdict, Refusal)
 
     def _judge_body(self, http: HttpConversation) -> Any:
         """Before a body is taken in: a bad token is refused now, and who shows none may send little."""

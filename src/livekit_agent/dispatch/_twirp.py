@@ -148,19 +148,22 @@ def _to_json(message: Message) -> bytes:
     value = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    _fill_nulls(message, value)
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return json.dumps(_as_go_does(message, value), separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _fill_nulls(message: Message, value: dict[str, Any]) -> None:
-    """Go's protojson prints an unset message field as null; Python's leaves it out."""
-    for field in message.DESCRIPTOR.fields:
+def _as_go_does(message: Message, value: dict[str, Any]) -> dict[str, Any]:
+    """Go's protojson keeps the order of the fields, and prints an unset message as null where Python leaves it out."""
+    result: dict[str, Any] = {}
+    for field in sorted(message.DESCRIPTOR.fields, key=lambda field: field.index):
+        name = field.name
         if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        if field.is_repeated:
-            for child, rendered in zip(getattr(message, field.name), value.get(field.name, []), strict=True):
-                _fill_nulls(child, rendered)
-        elif message.HasField(field.name):
-            _fill_nulls(getattr(message, field.name), value[field.name])
+            if name in value:
+                result[name] = value[name]
+        elif field.is_repeated:
+            pairs = zip(getattr(message, name), value.get(name, []), strict=True)
+            result[name] = [_as_go_does(child, rendered) for child, rendered in pairs]
+        elif message.HasField(name):
+            result[name] = _as_go_does(getattr(message, name), value[name])
         elif field.containing_oneof is None:
-            value[field.name] = None
+            result[name] = None
+    return result
