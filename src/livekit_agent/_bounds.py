@@ -31,6 +31,7 @@ KIB, MIB = 1024, 1024 * 1024
 
 HANDSHAKE_BYTES_MAX = 64 * KIB
 MESSAGE_BYTES_MAX = 16 * MIB
+JSON_CHARS_MAX = 2 * MIB
 FRAGMENTS_MAX = 131_072
 BAD_FRAMES_MAX = 3
 OUTBOX_BYTES_MAX = 4 * MIB
@@ -56,11 +57,13 @@ ROOM_LEAVE_TIMEOUT = 2.0
 LASTING_REGISTRATION = 5.0
 BACKOFF_BASE = 0.5
 BACKOFF_CAP = 30.0
+RETRY_AFTER_MAX = 3600.0
 LOAD_INTERVAL = 2.5
 
 # --- the worker -----------------------------------------------------------------------------------------------
 
 JOBS_MAX = 100_000
+OFFERS_MAX = 10_000
 ENDED_JOBS_MAX = 10_000
 WORKER_EVENTS_MAX = 1_000
 SYNC_REQUEST_THREADS_MAX = 40
@@ -113,6 +116,8 @@ BOUNDS: tuple[Bound, ...] = (
            "heads are under 2 KiB; a token may be large (the server itself answers 431 near 1 MB)"),
     _bound("message", MESSAGE_BYTES_MAX, "bytes", "close 1009, RemoteProtocolError",
            "an assignment may rightly carry 1.2 MiB and the server sets no limit of its own"),
+    _bound("json", JSON_CHARS_MAX, "characters a text message", "undecodable, as garbage is",
+           "parsed JSON takes thirty times its size; the real server's own limit for a worker's message"),
     _bound("fragments", FRAGMENTS_MAX, "frames a message", "close 1009, RemoteProtocolError",
            "the message bound alone lets empty fragments go on for ever"),
     _bound("bad_frames", BAD_FRAMES_MAX, "messages a connection", "RemoteProtocolError, reconnect",
@@ -133,6 +138,8 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("dead_silence", DEAD_AFTER_SILENCE, "s", "ConnectionLostError, reconnect",
            "three pings of the server missed"),
     _bound("write", WRITE_TIMEOUT, "s", "ConnectionLostError, reconnect", "a peer that stopped reading"),
+    _bound("retry_after", RETRY_AFTER_MAX, "s", "tried again then",
+           "one header must not put a worker to sleep for years"),
     _bound("close", CLOSE_TIMEOUT, "s", "TCP closed without the echo", "the server echoes at once or never"),
     _bound("flush", FLUSH_TIMEOUT, "s", "reported in ShutdownReport.statuses_unproven", "part of stop's promise"),
     _bound("terminated_leave", TERMINATED_LEAVE_TIMEOUT, "s", "the room is left whatever the budgets say",
@@ -141,6 +148,8 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("room_leave", ROOM_LEAVE_TIMEOUT, "s", "the handle is dropped",
            "disconnect takes 6 ms when the server lives"),
     _bound("jobs", JOBS_MAX, "jobs", "offer declined", "an unlimited worker still has a machine under it"),
+    _bound("offers", OFFERS_MAX, "open offers", "offer declined",
+           "each is a decoded job and a task until its answer; a real server has about 25 under way at once"),
     _bound("ended_jobs", ENDED_JOBS_MAX, "jobs", "the oldest is forgotten",
            "remembering ended jobs makes duplicates harmless; only recent ones can come"),
     _bound("worker_events", WORKER_EVENTS_MAX, "events a subscriber", "the oldest is dropped and counted",

@@ -32,6 +32,8 @@ __all__ = [
     "JobEnded",
     "JobStarted",
     "LocalTrackPublished",
+    "LocalTrackRepublished",
+    "LocalTrackSubscribed",
     "LocalTrackUnpublished",
     "MetadataChanged",
     "NameChanged",
@@ -156,6 +158,23 @@ class LocalTrackUnpublished(RoomEvent):
 
     publication: LocalTrackPublication
     participant: LocalParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTrackSubscribed(RoomEvent):
+    """Somebody began to receive our own track."""
+
+    publication: LocalTrackPublication
+    participant: LocalParticipant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTrackRepublished(RoomEvent):
+    """Our own track was published anew after a full reconnect: the same publication under a new sid."""
+
+    publication: LocalTrackPublication
+    participant: LocalParticipant
+    previous_sid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

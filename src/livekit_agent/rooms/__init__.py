@@ -1,0 +1,72 @@
+"""Rooms: what an agent sees and does inside a LiveKit room, on trio or asyncio.
+
+One :class:`Room` over a narrow seam (``_transport``): below it the native LiveKit library (:class:`NativeRooms`) or
+rooms in this process's memory (:class:`MemoryRooms`).  The code of the room is the same over both, so what tests
+run is what production runs.
+
+Lazy: neither the native library nor its message classes are loaded before a name is used.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ._connectors import NativeRooms as NativeRooms
+    from ._connectors import RoomConnector as RoomConnector
+    from ._enums import ConnectionState as ConnectionState
+    from ._enums import DisconnectReason as DisconnectReason
+    from ._enums import ParticipantKind as ParticipantKind
+    from ._enums import TrackKind as TrackKind
+    from ._enums import TrackSource as TrackSource
+    from ._ledger import RoomLedger as RoomLedger
+    from ._memory import MemoryRooms as MemoryRooms
+    from ._participants import LocalParticipant as LocalParticipant
+    from ._participants import Participant as Participant
+    from ._participants import RemoteParticipant as RemoteParticipant
+    from ._room import Room as Room
+    from ._room import RoomStatistics as RoomStatistics
+    from ._subscription import Subscription as Subscription
+    from ._tracks import AudioSource as AudioSource
+    from ._tracks import LocalTrack as LocalTrack
+    from ._tracks import LocalTrackPublication as LocalTrackPublication
+    from ._tracks import RemoteTrack as RemoteTrack
+    from ._tracks import RemoteTrackPublication as RemoteTrackPublication
+
+# public name -> the module that holds it
+_HOMES = {
+    "AudioSource": "_tracks",
+    "ConnectionState": "_enums",
+    "DisconnectReason": "_enums",
+    "LocalParticipant": "_participants",
+    "LocalTrack": "_tracks",
+    "LocalTrackPublication": "_tracks",
+    "MemoryRooms": "_memory",
+    "NativeRooms": "_connectors",
+    "Participant": "_participants",
+    "ParticipantKind": "_enums",
+    "RemoteParticipant": "_participants",
+    "RemoteTrack": "_tracks",
+    "RemoteTrackPublication": "_tracks",
+    "Room": "_room",
+    "RoomConnector": "_connectors",
+    "RoomLedger": "_ledger",
+    "RoomStatistics": "_room",
+    "Subscription": "_subscription",
+    "TrackKind": "_enums",
+    "TrackSource": "_enums",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,505 @@
+"""Rooms in this process's memory: several participants, no network, no native library, no threads.
+
+The same :class:`Room` code as over the native library runs on top; below it is a pure ledger.  Used by tests, the demo
+and ``dev``; under virtual time everything happens at exact instants.
+
+Synchronous inside: a verb changes the ledger, and every connection hears of it through its own mailbox, later, in
+order.  ``async with`` is needed for what takes time by itself: rooms that close when empty, audio pacing, latency.
+Use one :class:`MemoryRooms` in one event loop.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import anyio
+
+from .._bounds import ROOM_JOIN_TIMEOUT
+from .._errors import RoomError
+from .._types import NO_ATTRIBUTES, ConnectionQuality, ParticipantPermissions
+from ._enums import DisconnectReason, ParticipantKind
+from ._ledger import (
+    DEPARTURE_TIMEOUT,
+    EMPTY_TIMEOUT,
+    LedgerEvent,
+    ParticipantGone,
+    ParticipantRecord,
+    RoomLedger,
+    RoomRecord,
+)
+from ._memory_transport import MemoryTransport
+from ._room import Room, join
+
+__all__ = ["MemoryRooms"]
+
+_SOURCES = {"camera": 1, "microphone": 2, "screen_share": 3, "screen_share_audio": 4}
+_KINDS = {"": ParticipantKind.STANDARD} | {kind.name.lower(): kind for kind in ParticipantKind}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pass:
+    """What a token, or a ticket of :meth:`MemoryRooms.join`, entitles to."""
+
+    room: str
+    identity: str
+    name: str = ""
+    metadata: str = ""
+    attributes: Mapping[str, str] = NO_ATTRIBUTES
+    kind: int = ParticipantKind.STANDARD
+    permissions: ParticipantPermissions
+
+
+class _Refused(Exception):
+    """A join is refused with the error text that the library would give."""
+
+
+class MemoryRooms(anyio.AsyncContextManagerMixin):
+    """Rooms in memory; a :class:`~livekit_agent.rooms.RoomConnector`.
+
+    ``keys`` are the API keys whose tokens are accepted; None accepts any token unchecked.  ``latency`` (seconds) delays
+    the answer to a join; everything else is instant.  ``rng`` makes ids; ``wall_clock`` is the time of day.
+    """
+
+    def __init__(
+        self,
+        keys: Mapping[str, str] | None = None,
+        *,
+        rng: random.Random | None = None,
+        wall_clock: Callable[[], float] = time.time,
+        latency: float = 0.0,
+    ) -> None:
+        self.keys = keys
+        self.ledger = RoomLedger(rng or random.Random())
+        self._wall_clock = wall_clock
+        self._latency = latency
+        self._observers: dict[int, Callable[[LedgerEvent], None]] = {}
+        self._connections: dict[str, dict[str, MemoryTransport]] = {}  # room name -> participant sid -> connection
+        self._by_sid: dict[str, MemoryTransport] = {}
+        self._tickets: dict[str, _Pass] = {}
+        self._count = 0
+        self._settling = False
+        self._script: deque[str | None] = deque()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._serving = False
+        self._wake: anyio.Event | None = None
+        self._sleeping_until = math.inf
+
+    def __repr__(self) -> str:
+        return f"<MemoryRooms: {len(self.ledger.rooms())} rooms, {len(self._by_sid)} connections>"
+
+    # --- joining --------------------------------------------------------------------------------------------------
+
+    async def connect(self, url: str, token: str, *, timeout: float = ROOM_JOIN_TIMEOUT) -> Room:
+        """Join the room that the token names (see :class:`~livekit_agent.rooms.RoomConnector`)."""
+        return await join(MemoryTransport(self), url, token, timeout=timeout)
+
+    def join(
+        self,
+        room: str,
+        identity: str,
+        *,
+        name: str = "",
+        metadata: str = "",
+        attributes: Mapping[str, str] | None = None,
+        permissions: ParticipantPermissions | None = None,
+        kind: int = ParticipantKind.STANDARD,
+        timeout: float = ROOM_JOIN_TIMEOUT,
+        auto_subscribe: bool = True,
+    ) -> Joining:
+        """Join without a token: ``room = await rooms.join(...)``, or ``async with rooms.join(...) as room``."""
+        entry = _Pass(
+            room=room,
+            identity=identity,
+            name=name,
+            metadata=metadata,
+            attributes=dict(attributes or {}),
+            kind=kind,
+            permissions=permissions or ParticipantPermissions(),
+        )
+        return Joining(self, entry, timeout, auto_subscribe)
+
+    def ticket(self, entry: _Pass) -> str:
+        """A one-time word that lets one connection in."""
+        ticket = f"ticket-{self._number()}"
+        self._tickets[ticket] = entry
+        return ticket
+
+    def refuse_next(self, error: str = "signal failure: client error: 503 Service Unavailable") -> None:
+        """The next join fails with that error (tests)."""
+        self._script.append(error)
+
+    def hang_next(self) -> None:
+        """The next join is never answered (tests)."""
+        self._script.append(None)
+
+    def admit(self, connection: MemoryTransport, token: str, async_id: int) -> None:
+        """Let a connection in, or not; called by the transport."""
+        ticket = self._tickets.pop(token, None)
+        if self._script:
+            error = self._script.popleft()
+            if error is not None:
+                connection.refuse(async_id, error)
+        elif self._latency > 0:
+            self.later(self._latency, lambda: self._admit(connection, ticket, token, async_id))
+        else:
+            self._admit(connection, ticket, token, async_id)
+
+    def _admit(self, connection: MemoryTransport, ticket: _Pass | None, token: str, async_id: int) -> None:
+        try:
+            entry = ticket or self._check(token)
+            record = self.ledger.join(
+                entry.room,
+                entry.identity,
+                now=self.now(),
+                wall=self._wall_clock(),
+                name=entry.name,
+                metadata=entry.metadata,
+                attributes=entry.attributes,
+                kind=entry.kind,
+                permissions=entry.permissions,
+            )
+        except (_Refused, RoomError) as exc:
+            connection.refuse(async_id, str(exc))
+            return
+        room = self.ledger.room(entry.room)
+        assert room is not None
+        # Everybody else first: the newcomer's callback already shows the room without an earlier visit of its own.
+        self.settle()
+        if self.ledger.member(record.sid) is None:
+            # An observer has thrown it out at once.
+            connection.refuse(async_id, "signal failure: the participant was removed while joining")
+            return
+        self._connections.setdefault(room.name, {})[record.sid] = connection
+        self._by_sid[record.sid] = connection
+        connection.welcome(async_id, room, record)
+
+    def _check(self, token: str) -> _Pass:
+        """The token's grants, or a refusal in the real server's words, which quote the token."""
+        from ..protocol import TokenError, decode_token, verify_token
+
+        try:
+            if self.keys is None:
+                claims = decode_token(token)
+            else:
+                claims = verify_token(token, self.keys, wall=self._wall_clock())
+        except TokenError as exc:
+            raise _Refused(
+                f"signal failure: client error: 401 Unauthorized - invalid token: {token}, error: {exc}"
+            ) from None
+        video = claims.video
+        room = video.get("room")
+        if video.get("roomJoin") is not True:
+            raise _Refused("signal failure: client error: 401 Unauthorized - permissions denied")
+        if not isinstance(room, str) or not room or not claims.identity:
+            raise _Refused("signal failure: client error: 400 Bad Request - room and identity are required")
+        return _Pass(
+            room=room,
+            identity=claims.identity,
+            name=claims.name,
+            metadata=claims.metadata,
+            attributes=claims.attributes,
+            kind=_KINDS.get(claims.kind.lower(), ParticipantKind.STANDARD),
+            permissions=_granted(video),
+        )
+
+    def departed(self, connection: MemoryTransport, reason: int) -> None:
+        """A connection leaves; called by the transport."""
+        self.ledger.leave(connection.sid, now=self.now(), reason=reason)
+        self.settle()
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    def observe(self, callback: Callable[[LedgerEvent], None]) -> Callable[[], None]:
+        """Call back synchronously for everything that happens, in order.  Returns how to stop that."""
+        number = self._number()
+        self._observers[number] = callback
+
+        def unobserve() -> None:
+            self._observers.pop(number, None)
+
+        return unobserve
+
+    def settle(self) -> None:
+        """Tell observers and connections what the ledger reports.
+
+        Verbs called by an observer take effect at once and are told after what is being told now.
+        """
+        if self._settling:
+            return
+        self._settling = True
+        try:
+            while batch := self.ledger.events():
+                for event in batch:
+                    self._tell(event)
+        finally:
+            self._settling = False
+        self._rearm()
+
+    def _tell(self, event: LedgerEvent) -> None:
+        for observer in list(self._observers.values()):
+            observer(event)
+        members = self._connections.get(event.room.name, {})
+        # Who did it hears it first: others' reactions to it (a subscription) come back after it.
+        subject: str = getattr(getattr(event, "participant", None), "sid", "")
+        if subject in members:
+            members[subject].hear(event)
+        for sid, connection in list(members.items()):
+            if sid != subject:
+                connection.hear(event)
+        if isinstance(event, ParticipantGone):
+            members.pop(subject, None)
+            self._by_sid.pop(subject, None)
+            if not members:
+                self._connections.pop(event.room.name, None)
+
+    def connection(self, sid: str) -> MemoryTransport | None:
+        """A participant's connection."""
+        return self._by_sid.get(sid)
+
+    def sid_of(self, room: str) -> str:
+        """A room's sid."""
+        record = self.ledger.room(room)
+        return "" if record is None else record.sid
+
+    # --- the server's verbs -----------------------------------------------------------------------------------------
+
+    def create_room(
+        self,
+        name: str,
+        *,
+        metadata: str = "",
+        empty_timeout: float = EMPTY_TIMEOUT,
+        departure_timeout: float = DEPARTURE_TIMEOUT,
+        max_participants: int = 0,
+    ) -> RoomRecord:
+        """A room; one that exists is returned unchanged."""
+        record = self.ledger.create_room(
+            name,
+            now=self.now(),
+            wall=self._wall_clock(),
+            metadata=metadata,
+            empty_timeout=empty_timeout,
+            departure_timeout=departure_timeout,
+            max_participants=max_participants,
+        )
+        self.settle()
+        return record
+
+    def delete_room(self, name: str) -> bool:
+        """End a room; everybody leaves with reason 5.  False if there is none."""
+        found = self.ledger.delete_room(name)
+        self.settle()
+        return found
+
+    def list_rooms(self) -> list[RoomRecord]:
+        """The rooms that exist."""
+        return self.ledger.rooms()
+
+    def participants(self, room: str) -> list[ParticipantRecord]:
+        """Who is in a room."""
+        return self.ledger.participants(room)
+
+    def remove_participant(self, room: str, identity: str) -> bool:
+        """Make somebody leave, with reason 4.  False if it is not there."""
+        found = self.ledger.remove(room, identity, now=self.now())
+        self.settle()
+        return found
+
+    def update_participant(
+        self,
+        room: str,
+        identity: str,
+        *,
+        name: str | None = None,
+        metadata: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        permissions: ParticipantPermissions | None = None,
+    ) -> ParticipantRecord:
+        """Change a participant; None leaves as it is.  Raises :class:`RoomError` if it is not there."""
+        try:
+            return self.ledger.update_participant(
+                room, identity, name=name, metadata=metadata, attributes=attributes, permissions=permissions
+            )
+        finally:
+            self.settle()
+
+    def update_room_metadata(self, room: str, metadata: str) -> RoomRecord:
+        """Change a room's metadata.  Raises :class:`RoomError` for an unknown room."""
+        record = self.ledger.update_room_metadata(room, metadata)
+        self.settle()
+        return record
+
+    def send_data(
+        self,
+        room: str,
+        data: bytes,
+        *,
+        topic: str = "",
+        destination_identities: Sequence[str] = (),
+        reliable: bool = True,
+    ) -> None:
+        """Data from the server, to all or to those named.  Raises :class:`RoomError` for an unknown room."""
+        self.ledger.send_server_data(
+            room, data, topic=topic, reliable=reliable, destinations=destination_identities
+        )
+        self.settle()
+
+    def mute_track(self, room: str, identity: str, track_sid: str, muted: bool = True) -> bool:
+        """Mute somebody's track.  False if there is none."""
+        person = self.ledger.participant(room, identity)
+        found = person is not None and self.ledger.mute(person.sid, track_sid, muted)
+        self.settle()
+        return found
+
+    # --- what a server hears and a network does ---------------------------------------------------------------------
+
+    def set_speakers(self, room: str, identities: Sequence[str]) -> None:
+        """Who speaks now, loudest first."""
+        self.ledger.set_speakers(room, identities)
+        self.settle()
+
+    def set_quality(self, room: str, identity: str, quality: ConnectionQuality) -> None:
+        """How somebody's link is judged."""
+        self.ledger.set_quality(room, identity, quality)
+        self.settle()
+
+    def interrupt(self, room: str, identity: str) -> None:
+        """Somebody's connection breaks; it reconnects until :meth:`restore` or :meth:`lose`."""
+        self._connection_of(room, identity).reconnecting()
+
+    def restore(self, room: str, identity: str) -> None:
+        """The broken connection is back."""
+        self._connection_of(room, identity).reconnected()
+
+    def lose(self, room: str, identity: str) -> None:
+        """Somebody's connection is lost for good (reason 0)."""
+        self.departed(self._connection_of(room, identity), DisconnectReason.UNKNOWN)
+
+    def _connection_of(self, room: str, identity: str) -> MemoryTransport:
+        person = self.ledger.participant(room, identity)
+        connection = None if person is None else self._by_sid.get(person.sid)
+        if connection is None:
+            raise RoomError(f"{identity!r} has no connection to room {room!r}", code="PARTICIPANT_NOT_FOUND")
+        return connection
+
+    # --- time -------------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The event loop's clock."""
+        return anyio.current_time()
+
+    def later(self, delay: float, action: Callable[[], None]) -> None:
+        """Do something later; needs ``async with``."""
+        if not self._serving:
+            raise RoomError("this takes time", hint="use `async with MemoryRooms() as rooms:`")
+        heapq.heappush(self._timers, (self.now() + delay, self._number(), action))
+        self._rearm()
+
+    def _next_due(self) -> float:
+        return min(self._timers[0][0] if self._timers else math.inf, self.ledger.next_deadline())
+
+    def _rearm(self) -> None:
+        """Wake the service if something is due before it would wake by itself."""
+        if self._wake is not None and self._next_due() < self._sleeping_until:
+            self._wake.set()
+
+    @asynccontextmanager
+    async def __asynccontextmanager__(self) -> AsyncGenerator[MemoryRooms]:
+        # A service group: its one child outlives the body, also under cancellation, so that rooms can be left.
+        service = anyio.CancelScope(shield=True)
+        async with anyio.create_task_group() as group:
+            self._serving = True
+            group.start_soon(self._serve, service)
+            try:
+                yield self
+            finally:
+                self._serving = False
+                self.close()
+                service.cancel()
+
+    async def _serve(self, service: anyio.CancelScope) -> None:
+        """Sleep until something is due; do it."""
+        with service:
+            while True:
+                now = self.now()
+                while self._timers and self._timers[0][0] <= now:
+                    heapq.heappop(self._timers)[2]()
+                self.ledger.handle_timeout(now)
+                self.settle()
+                # No checkpoint from here to the wait: a deadline set meanwhile cannot be missed.
+                self._wake = anyio.Event()
+                self._sleeping_until = self._next_due()
+                with anyio.CancelScope(deadline=self._sleeping_until):
+                    await self._wake.wait()
+                self._wake = None
+
+    def close(self) -> None:
+        """The server goes away: everybody who is left loses the room (reason 3)."""
+        for connection in list(self._by_sid.values()):
+            self.ledger.leave(connection.sid, now=self.now(), reason=DisconnectReason.SERVER_SHUTDOWN)
+        self.settle()
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count
+
+
+class Joining:
+    """A join under way: await it for the room, or use it as a context manager that leaves the room at the end."""
+
+    def __init__(self, rooms: MemoryRooms, entry: _Pass, timeout: float, auto_subscribe: bool) -> None:
+        self._rooms = rooms
+        self._entry = entry
+        self._timeout = timeout
+        self._auto_subscribe = auto_subscribe
+        self._room: Room | None = None
+
+    def __await__(self) -> Generator[Any, Any, Room]:
+        return self._join().__await__()
+
+    async def _join(self) -> Room:
+        ticket = self._rooms.ticket(self._entry)
+        return await join(
+            MemoryTransport(self._rooms), "memory:", ticket, timeout=self._timeout, auto_subscribe=self._auto_subscribe
+        )
+
+    async def __aenter__(self) -> Room:
+        self._room = await self._join()
+        return self._room
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        assert self._room is not None
+        await self._room.disconnect()
+
+
+def _granted(video: Mapping[str, object]) -> ParticipantPermissions:
+    """A token's video grant as permissions; what may be left out of it defaults as on the real server."""
+
+    def allows(name: str, default: bool) -> bool:
+        value = video.get(name)
+        return value if isinstance(value, bool) else default
+
+    sources = video.get("canPublishSources")
+    names: list[Any] = sources if isinstance(sources, list) else []  # pyright: ignore[reportUnknownVariableType]
+    return ParticipantPermissions(
+        can_subscribe=allows("canSubscribe", True),
+        can_publish=allows("canPublish", True),
+        can_publish_data=allows("canPublishData", True),
+        can_update_metadata=allows("canUpdateOwnMetadata", False),
+        can_subscribe_metrics=allows("canSubscribeMetrics", False),
+        hidden=allows("hidden", False),
+        recorder=allows("recorder", False),
+        agent=allows("agent", False),
+        can_publish_sources=tuple(_SOURCES[name] for name in names if name in _SOURCES),
+    )

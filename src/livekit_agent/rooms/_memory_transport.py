@@ -1,0 +1,566 @@
+"""One participant's connection to rooms in memory: the library's requests in, its events out.
+
+The order of events is the one observed on a real livekit-server 1.13.5 through the real library.  Requests change the
+ledger at once; every event goes through the connection's mailbox, so nothing is ever delivered inside a request, and
+what one connection hears keeps its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import _bounds
+from .._errors import RoomError, RoomPermissionError
+from . import _ledger as ledger
+from ._enums import DisconnectReason, TrackKind, TrackSource
+from ._mailbox import Mailbox, current_loop
+from ._proto import audio, ffi, handle
+from ._proto import participant as participant_pb
+from ._proto import room as room_pb
+from ._proto import track as track_pb
+from ._transport import Router
+from ._wire import callback, participant_info, permission, publication_info, room_info
+
+if TYPE_CHECKING:
+    from ._memory import MemoryRooms
+
+__all__ = ["MemoryTransport"]
+
+_PACKET_HEADER_BYTES = 43
+
+
+@dataclass(slots=True)
+class _Source:
+    """An audio source: how much it may queue, and until when what it has queued will play."""
+
+    queue_s: float
+    sample_rate: int
+    num_channels: int
+    plays_until: float = 0.0
+
+
+@dataclass(slots=True)
+class _Track:
+    name: str
+    sid: str = ""
+
+
+@dataclass(slots=True)
+class _Publication:
+    sid: str
+    identity: str
+
+
+class MemoryTransport:
+    """A transport over the ledger (see ``_transport``)."""
+
+    def __init__(self, rooms: MemoryRooms) -> None:
+        self._rooms = rooms
+        loop = current_loop()
+        self.router = Router(self)
+        self._mailbox: Mailbox[ffi.FfiEvent] = Mailbox(self.router.deliver, post=loop.post_here)
+        self._objects: dict[int, object] = {}
+        self._next_handle = 1
+        self._next_address = 1
+        self._lent: dict[int, bytes] = {}
+        self.sid = ""
+        """Our participant, once joined."""
+        self.room_name = ""
+        self._identity = ""
+        self._room_handle = 0
+        self._auto_subscribe = True
+        self._ready = False
+        self._held: list[ffi.FfiEvent] = []
+        self._ended = False
+        self._disconnecting: list[int] = []
+        self._subscribed: dict[str, None] = {}
+        self._unwanted: dict[str, None] = {}
+        self._heard_tracks: dict[str, None] = {}
+
+    @property
+    def live_handles(self) -> int:
+        """How many handles were given out and not dropped."""
+        return len(self._objects)
+
+    # --- the seam -------------------------------------------------------------------------------------------------
+
+    def request(self, request: ffi.FfiRequest) -> ffi.FfiResponse:
+        """Answer a request of the library's protocol."""
+        kind = request.WhichOneof("message")
+        handler: Callable[[Any], ffi.FfiResponse] | None = getattr(self, f"_do_{kind}", None)
+        if handler is None:
+            raise RoomError(f"rooms in memory do not know the request {kind}")
+        return handler(getattr(request, kind or ""))
+
+    def drop(self, handle_id: int) -> bool:
+        """Take a handle back."""
+        return self._objects.pop(handle_id, None) is not None
+
+    @contextmanager
+    def lend(self, data: bytes) -> Iterator[int]:
+        """A pretended address, good for the block."""
+        address = self._next_address
+        self._next_address += 1
+        self._lent[address] = data
+        try:
+            yield address
+        finally:
+            del self._lent[address]
+
+    def read(self, buffer: room_pb.BufferInfo) -> bytes:
+        """The bytes behind a pretended address: the buffer's handle."""
+        data = self._objects[buffer.data_ptr]
+        assert isinstance(data, bytes)
+        return data
+
+    # --- helpers --------------------------------------------------------------------------------------------------
+
+    def _give(self, value: object) -> handle.FfiOwnedHandle:
+        handle_id = self._next_handle
+        self._next_handle += 1
+        self._objects[handle_id] = value
+        return handle.FfiOwnedHandle(id=handle_id)
+
+    def _object(self, handle_id: int, kind: type[Any]) -> Any:
+        value = self._objects.get(handle_id)
+        if not isinstance(value, kind):
+            raise RoomError("the request was rejected: unknown handle")
+        return value
+
+    def _answer(self, event: ffi.FfiEvent) -> None:
+        """A callback.  Once the room has ended none comes any more, as with the real library."""
+        if not self._ended:
+            self._mailbox.put(event)
+
+    def _tell(self, **message: Any) -> None:
+        """A room event; held back until we are ready."""
+        event = ffi.FfiEvent(room_event=room_pb.RoomEvent(room_handle=self._room_handle, **message))
+        if self._ready:
+            self._mailbox.put(event)
+        else:
+            self._held.append(event)
+
+    def _sees(self, person: ledger.ParticipantRecord) -> bool:
+        return person.sid != self.sid and not person.permissions.hidden
+
+    def _may_subscribe(self) -> bool:
+        # Gone from the ledger already, while the news is still on its way to us: then no.
+        found = self._rooms.ledger.member(self.sid)
+        return found is not None and found[1].permissions.can_subscribe
+
+    # --- coming and going -----------------------------------------------------------------------------------------
+
+    def _do_connect(self, request: room_pb.ConnectRequest) -> ffi.FfiResponse:
+        self._auto_subscribe = request.options.auto_subscribe
+        self._rooms.admit(self, request.token, request.request_async_id)
+        return ffi.FfiResponse(connect=room_pb.ConnectResponse(async_id=request.request_async_id))
+
+    def refuse(self, async_id: int, error: str) -> None:
+        """The join failed."""
+        self._mailbox.put(callback("connect", async_id, error))
+
+    def welcome(self, async_id: int, room: ledger.RoomRecord, me: ledger.ParticipantRecord) -> None:
+        """The join succeeded: the callback, with everybody who is there."""
+        self.sid, self.room_name, self._identity = me.sid, room.name, me.identity
+        people = self._rooms.ledger.participants(room.name)
+        owned_room = room_pb.OwnedRoom(handle=self._give("room"), info=room_info(room, people))
+        self._room_handle = owned_room.handle.id
+        event = ffi.FfiEvent(connect=room_pb.ConnectCallback(async_id=async_id))
+        result = event.connect.result
+        result.room.CopyFrom(owned_room)
+        result.local_participant.CopyFrom(
+            participant_pb.OwnedParticipant(handle=self._give("local"), info=participant_info(me, state=0))
+        )
+        for person in people:
+            if self._sees(person):
+                entry = result.participants.add()
+                entry.participant.CopyFrom(self._own_participant(person))
+                for track in person.tracks:
+                    entry.publications.append(self._own_publication(person, track))
+        self._mailbox.put(event)
+
+    def _own_participant(self, person: ledger.ParticipantRecord) -> participant_pb.OwnedParticipant:
+        return participant_pb.OwnedParticipant(handle=self._give("participant"), info=participant_info(person))
+
+    def _own_publication(
+        self, person: ledger.ParticipantRecord, track: ledger.TrackRecord
+    ) -> track_pb.OwnedTrackPublication:
+        return track_pb.OwnedTrackPublication(
+            handle=self._give(_Publication(track.sid, person.identity)), info=publication_info(track, remote=True)
+        )
+
+    def _do_ready_for_room_event(self, request: room_pb.ReadyForRoomEventRequest) -> ffi.FfiResponse:
+        self._object(request.room_handle, str)
+        if not self._ready:
+            self._ready = True
+            held, self._held = self._held, []
+            if not self._ended:
+                self._tell(room_sid_changed=room_pb.RoomSidChanged(sid=self._rooms.sid_of(self.room_name)))
+                self._tell(connection_state_changed=room_pb.ConnectionStateChanged(state=room_pb.CONN_CONNECTED))
+                self._tell_token()
+            for event in held:
+                self._mailbox.put(event)
+            if not self._ended:
+                for person in self._rooms.ledger.participants(self.room_name):
+                    for track in person.tracks if self._sees(person) else ():
+                        self._subscribe(person, track)
+        return ffi.FfiResponse(ready_for_room_event=room_pb.ReadyForRoomEventResponse())
+
+    def _tell_token(self) -> None:
+        self._tell(token_refreshed=room_pb.TokenRefreshed(token="in-memory"))
+
+    def _do_disconnect(self, request: room_pb.DisconnectRequest) -> ffi.FfiResponse:
+        self._object(request.room_handle, str)
+        async_id = request.request_async_id
+        if self._ended:
+            self._mailbox.put(callback("disconnect", async_id))
+        else:
+            self._disconnecting.append(async_id)
+            reason = request.reason if request.HasField("reason") else DisconnectReason.CLIENT_INITIATED
+            self._rooms.departed(self, reason)
+        return ffi.FfiResponse(disconnect=room_pb.DisconnectResponse(async_id=async_id))
+
+    def end(self, reason: int, tracks: tuple[ledger.TrackRecord, ...] = ()) -> None:
+        """The room is over for us."""
+        if self._ended:
+            return
+        state = room_pb.ConnectionStateChanged(state=room_pb.CONN_DISCONNECTED)
+        self._tell(connection_state_changed=state)
+        wire_reason: Any = reason
+        self._tell(disconnected=room_pb.Disconnected(reason=wire_reason))
+        for track in tracks:
+            self._tell(local_track_unpublished=room_pb.LocalTrackUnpublished(publication_sid=track.sid))
+        self._tell(eos=room_pb.RoomEOS())
+        for async_id in self._disconnecting:
+            self._answer(callback("disconnect", async_id))
+        self._ended = True
+
+    def reconnecting(self) -> None:
+        """The connection broke."""
+        state = room_pb.ConnectionStateChanged(state=room_pb.CONN_RECONNECTING)
+        self._tell(connection_state_changed=state)
+        self._tell(reconnecting=room_pb.Reconnecting())
+
+    def reconnected(self) -> None:
+        """The connection is back, with everything as it was (a resume)."""
+        state = room_pb.ConnectionStateChanged(state=room_pb.CONN_CONNECTED)
+        self._tell(connection_state_changed=state)
+        self._tell(reconnected=room_pb.Reconnected())
+
+    # --- what we do -----------------------------------------------------------------------------------------------
+
+    def _do_publish_data(self, request: room_pb.PublishDataRequest) -> ffi.FfiResponse:
+        data = self._lent[request.data_ptr][: request.data_len]
+        size = len(data) + len(request.topic.encode()) + _PACKET_HEADER_BYTES
+        async_id = request.request_async_id
+        limit = _bounds.DATA_PACKET_BYTES_MAX
+        if size > limit:
+            text = f"data packet size ({size} bytes) exceeds the negotiated maximum message size ({limit} bytes)"
+            self._answer(callback("publish_data", async_id, text))
+        elif not self._ended:
+            self._rooms.ledger.send_data(
+                self.sid,
+                data,
+                topic=request.topic,
+                reliable=request.reliable,
+                destinations=tuple(request.destination_identities),
+            )
+            self._answer(callback("publish_data", async_id))
+            self._rooms.settle()
+        return ffi.FfiResponse(publish_data=room_pb.PublishDataResponse(async_id=async_id))
+
+    def _do_set_local_metadata(self, request: room_pb.SetLocalMetadataRequest) -> ffi.FfiResponse:
+        self._change("set_local_metadata", request.request_async_id, metadata=request.metadata)
+        response = room_pb.SetLocalMetadataResponse(async_id=request.request_async_id)
+        return ffi.FfiResponse(set_local_metadata=response)
+
+    def _do_set_local_name(self, request: room_pb.SetLocalNameRequest) -> ffi.FfiResponse:
+        self._change("set_local_name", request.request_async_id, name=request.name)
+        return ffi.FfiResponse(set_local_name=room_pb.SetLocalNameResponse(async_id=request.request_async_id))
+
+    def _do_set_local_attributes(self, request: room_pb.SetLocalAttributesRequest) -> ffi.FfiResponse:
+        attributes = {entry.key: entry.value for entry in request.attributes}
+        self._change("set_local_attributes", request.request_async_id, attributes=attributes)
+        response = room_pb.SetLocalAttributesResponse(async_id=request.request_async_id)
+        return ffi.FfiResponse(set_local_attributes=response)
+
+    def _change(self, kind: str, async_id: int, **change: Any) -> None:
+        if self._ended:
+            return
+        error: str | None = None
+        try:
+            self._rooms.ledger.change_own(self.sid, **change)
+        except RoomError as exc:
+            error = f"request error: {exc}"
+        self._rooms.settle()
+        self._answer(callback(kind, async_id, error))
+
+    # --- our tracks -----------------------------------------------------------------------------------------------
+
+    def _do_new_audio_source(self, request: audio.NewAudioSourceRequest) -> ffi.FfiResponse:
+        source = _Source(request.queue_size_ms / 1000, request.sample_rate, request.num_channels)
+        response = ffi.FfiResponse()
+        owned = response.new_audio_source.source
+        owned.handle.CopyFrom(self._give(source))
+        owned.info.type = request.type
+        return response
+
+    def _do_capture_audio_frame(self, request: audio.CaptureAudioFrameRequest) -> ffi.FfiResponse:
+        source: _Source = self._object(request.source_handle, _Source)
+        frame = request.buffer
+        async_id = request.request_async_id
+        if (frame.sample_rate, frame.num_channels) != (source.sample_rate, source.num_channels):
+            self._answer(callback("capture_audio_frame", async_id, "sample_rate and num_channels don't match"))
+        else:
+            now = self._rooms.now()
+            source.plays_until = max(now, source.plays_until) + frame.samples_per_channel / frame.sample_rate
+            wait = source.plays_until - now - source.queue_s
+            if source.queue_s == 0 or wait <= 0:
+                self._answer(callback("capture_audio_frame", async_id))
+            else:
+                self._rooms.later(wait, lambda: self._answer(callback("capture_audio_frame", async_id)))
+        return ffi.FfiResponse(capture_audio_frame=audio.CaptureAudioFrameResponse(async_id=async_id))
+
+    def _do_clear_audio_buffer(self, request: audio.ClearAudioBufferRequest) -> ffi.FfiResponse:
+        self._object(request.source_handle, _Source).plays_until = 0.0
+        return ffi.FfiResponse(clear_audio_buffer=audio.ClearAudioBufferResponse())
+
+    def _do_create_audio_track(self, request: track_pb.CreateAudioTrackRequest) -> ffi.FfiResponse:
+        self._object(request.source_handle, _Source)
+        response = ffi.FfiResponse()
+        owned = response.create_audio_track.track
+        owned.handle.CopyFrom(self._give(_Track(request.name)))
+        info = owned.info
+        info.sid, info.name, info.kind = "TR_unknown", request.name, track_pb.KIND_AUDIO
+        info.stream_state, info.muted, info.remote = track_pb.STATE_ACTIVE, False, False
+        return response
+
+    def _do_publish_track(self, request: room_pb.PublishTrackRequest) -> ffi.FfiResponse:
+        track: _Track = self._object(request.track_handle, _Track)
+        async_id = request.request_async_id
+        if not self._ended:
+            try:
+                record = self._rooms.ledger.publish(
+                    self.sid, name=track.name, kind=TrackKind.AUDIO, source=TrackSource(request.options.source)
+                )
+            except RoomPermissionError:
+                # The real server says nothing, and the library gives up.
+                text = "room failure: track publication timed out, no response received from the server"
+                self._rooms.later(10.0, lambda: self._answer(callback("publish_track", async_id, text)))
+            else:
+                track.sid = record.sid
+                event = callback("publish_track", async_id)
+                publication = event.publish_track.publication
+                publication.handle.CopyFrom(self._give(_Publication(record.sid, self._identity)))
+                publication.info.CopyFrom(publication_info(record, remote=False))
+                self._answer(event)
+                self._rooms.settle()
+        return ffi.FfiResponse(publish_track=room_pb.PublishTrackResponse(async_id=async_id))
+
+    def _do_unpublish_track(self, request: room_pb.UnpublishTrackRequest) -> ffi.FfiResponse:
+        async_id = request.request_async_id
+        if not self._ended:
+            found = self._rooms.ledger.unpublish(self.sid, request.track_sid)
+            self._rooms.settle()
+            self._answer(callback("unpublish_track", async_id, None if found else "room failure: track not found"))
+        return ffi.FfiResponse(unpublish_track=room_pb.UnpublishTrackResponse(async_id=async_id))
+
+    def _do_local_track_mute(self, request: track_pb.LocalTrackMuteRequest) -> ffi.FfiResponse:
+        track: _Track = self._object(request.track_handle, _Track)
+        if track.sid and not self._ended:
+            self._rooms.ledger.mute(self.sid, track.sid, request.mute)
+            self._rooms.settle()
+        return ffi.FfiResponse(local_track_mute=track_pb.LocalTrackMuteResponse(muted=request.mute))
+
+    # --- other people's tracks ------------------------------------------------------------------------------------
+
+    def _do_set_subscribed(self, request: room_pb.SetSubscribedRequest) -> ffi.FfiResponse:
+        publication: _Publication = self._object(request.publication_handle, _Publication)
+        self._unwanted.pop(publication.sid, None)
+        if not request.subscribe:
+            self._unwanted[publication.sid] = None
+            self._unsubscribe(publication.identity, publication.sid)
+        elif not self._ended:
+            person = self._rooms.ledger.participant(self.room_name, publication.identity)
+            for track in person.tracks if person is not None else ():
+                if person is not None and track.sid == publication.sid:
+                    self._subscribe(person, track, asked=True)
+        return ffi.FfiResponse(set_subscribed=room_pb.SetSubscribedResponse())
+
+    def _subscribe(
+        self, person: ledger.ParticipantRecord, track: ledger.TrackRecord, *, asked: bool = False
+    ) -> None:
+        wanted = asked or (self._auto_subscribe and track.sid not in self._unwanted)
+        if not wanted or track.sid in self._subscribed or not self._may_subscribe():
+            return
+        self._subscribed[track.sid] = None
+        kind: Any = track.kind
+        info = track_pb.TrackInfo(
+            sid=track.sid,
+            name=track.name,
+            kind=kind,
+            stream_state=track_pb.STATE_ACTIVE,
+            muted=track.muted,
+            remote=True,
+        )
+        owned = track_pb.OwnedTrack(handle=self._give(_Track(track.name, track.sid)), info=info)
+        self._tell(track_subscribed=room_pb.TrackSubscribed(participant_identity=person.identity, track=owned))
+        publisher = self._rooms.connection(person.sid)
+        if publisher is not None:
+            publisher.heard(track.sid)
+
+    def heard(self, track_sid: str) -> None:
+        """Somebody subscribed to a track of ours; the first time is told."""
+        if track_sid not in self._heard_tracks:
+            self._heard_tracks[track_sid] = None
+            self._tell(local_track_subscribed=room_pb.LocalTrackSubscribed(track_sid=track_sid))
+
+    def _unsubscribe(self, identity: str, track_sid: str) -> None:
+        if track_sid in self._subscribed:
+            del self._subscribed[track_sid]
+            gone = room_pb.TrackUnsubscribed(participant_identity=identity, track_sid=track_sid)
+            self._tell(track_unsubscribed=gone)
+
+    def _take_back(self, person: ledger.ParticipantRecord, track: ledger.TrackRecord) -> None:
+        self._unsubscribe(person.identity, track.sid)
+        self._unwanted.pop(track.sid, None)
+        gone = room_pb.TrackUnpublished(participant_identity=person.identity, publication_sid=track.sid)
+        self._tell(track_unpublished=gone)
+
+    # --- what we hear ---------------------------------------------------------------------------------------------
+
+    def hear(self, event: ledger.LedgerEvent) -> None:
+        """Something happened in our room."""
+        if isinstance(event, ledger.ParticipantGone) and event.participant.sid == self.sid:
+            self.end(event.reason, event.participant.tracks)
+            return
+        if self._ended:
+            return
+        match event:
+            case ledger.ParticipantEntered(participant=person):
+                if self._sees(person):
+                    connected = room_pb.ParticipantConnected(info=self._own_participant(person))
+                    self._tell(participant_connected=connected)
+                    self._tell(participant_active=room_pb.ParticipantActive(participant_identity=person.identity))
+            case ledger.ParticipantGone(participant=person, reason=reason):
+                if not person.permissions.hidden:
+                    for track in person.tracks:
+                        self._take_back(person, track)
+                    wire_reason: Any = reason
+                    self._tell(
+                        participant_disconnected=room_pb.ParticipantDisconnected(
+                            participant_identity=person.identity, disconnect_reason=wire_reason
+                        )
+                    )
+            case ledger.ParticipantChanged():
+                self._hear_change(event)
+            case ledger.TrackAdded() | ledger.TrackGone() | ledger.TrackMuteChanged():
+                self._hear_track(event)
+            case ledger.DataSent():
+                self._hear_data(event)
+            case ledger.SpeakersHeard(identities=identities):
+                heard = room_pb.ActiveSpeakersChanged(participant_identities=list(identities))
+                self._tell(active_speakers_changed=heard)
+            case ledger.QualityJudged(participant=person, quality=quality):
+                wire_quality: Any = quality
+                judged = room_pb.ConnectionQualityChanged(
+                    participant_identity=person.identity, quality=wire_quality
+                )
+                self._tell(connection_quality_changed=judged)
+            case ledger.RoomChanged(room=room):
+                self._tell(room_metadata_changed=room_pb.RoomMetadataChanged(metadata=room.metadata))
+                self._tell(room_updated=room_info(room, self._rooms.ledger.participants(room.name)))
+            case _:
+                pass
+
+    def _hear_track(self, event: ledger.TrackAdded | ledger.TrackGone | ledger.TrackMuteChanged) -> None:
+        person, track = event.participant, event.track
+        own = person.sid == self.sid
+        if not own and person.permissions.hidden:
+            return
+        match event:
+            case ledger.TrackAdded() if own:
+                self._tell(local_track_published=room_pb.LocalTrackPublished(track_sid=track.sid))
+                self._tell_updated(person)
+            case ledger.TrackAdded():
+                publication = self._own_publication(person, track)
+                published = room_pb.TrackPublished(participant_identity=person.identity, publication=publication)
+                self._tell(track_published=published)
+                self._subscribe(person, track)
+            case ledger.TrackGone() if own:
+                gone = room_pb.LocalTrackUnpublished(publication_sid=track.sid)
+                self._tell(local_track_unpublished=gone)
+            case ledger.TrackGone():
+                self._take_back(person, track)
+            case ledger.TrackMuteChanged() if track.muted:
+                muted = room_pb.TrackMuted(participant_identity=person.identity, track_sid=track.sid)
+                self._tell(track_muted=muted)
+            case ledger.TrackMuteChanged():
+                unmuted = room_pb.TrackUnmuted(participant_identity=person.identity, track_sid=track.sid)
+                self._tell(track_unmuted=unmuted)
+
+    def _hear_data(self, event: ledger.DataSent) -> None:
+        if self.sid not in event.receivers:
+            return
+        owned = self._give(event.data)
+        buffer = room_pb.BufferInfo(data_ptr=owned.id, data_len=len(event.data))
+        packet = room_pb.DataPacketReceived(
+            kind=room_pb.KIND_RELIABLE if event.reliable else room_pb.KIND_LOSSY,
+            participant_identity=event.sender.identity if event.sender is not None else "",
+            user=room_pb.UserPacket(data=room_pb.OwnedBuffer(handle=owned, data=buffer), topic=event.topic),
+        )
+        self._tell(data_packet_received=packet)
+
+    def _hear_change(self, event: ledger.ParticipantChanged) -> None:
+        """One event for each changed field, each followed by the participant as a whole and, for us, a new token."""
+        person, previous = event.participant, event.previous
+        own = person.sid == self.sid
+        if not own and person.permissions.hidden:
+            return
+        identity = person.identity
+        changes: list[dict[str, Any]] = []
+        if person.metadata != previous.metadata:
+            metadata = room_pb.ParticipantMetadataChanged(participant_identity=identity, metadata=person.metadata)
+            changes.append({"participant_metadata_changed": metadata})
+        if person.name != previous.name:
+            name = room_pb.ParticipantNameChanged(participant_identity=identity, name=person.name)
+            changes.append({"participant_name_changed": name})
+        if event.changed_attributes:
+            attributes = room_pb.ParticipantAttributesChanged(
+                participant_identity=identity,
+                attributes=_entries(person.attributes),
+                changed_attributes=_entries(event.changed_attributes),
+            )
+            changes.append({"participant_attributes_changed": attributes})
+        if person.permissions != previous.permissions:
+            allowed = room_pb.ParticipantPermissionChanged(
+                participant_identity=identity, permission=permission(person.permissions)
+            )
+            changes.append({"participant_permission_changed": allowed})
+        for change in changes:
+            self._tell(**change)
+            self._tell_updated(person)
+            if own:
+                self._tell_token()
+        if own and person.permissions.can_subscribe != previous.permissions.can_subscribe:
+            self._reconsider_subscriptions(person)
+
+    def _reconsider_subscriptions(self, me: ledger.ParticipantRecord) -> None:
+        for person in self._rooms.ledger.participants(self.room_name):
+            if self._sees(person):
+                for track in person.tracks:
+                    if me.permissions.can_subscribe:
+                        self._subscribe(person, track)
+                    else:
+                        self._unsubscribe(person.identity, track.sid)
+
+    def _tell_updated(self, person: ledger.ParticipantRecord) -> None:
+        updated = room_pb.ParticipantsUpdated(participants=[participant_info(person)])
+        self._tell(participants_updated=updated)
+
+
+def _entries(values: Any) -> list[room_pb.AttributesEntry]:
+    return [room_pb.AttributesEntry(key=key, value=value) for key, value in values.items()]

@@ -1,0 +1,327 @@
+"""A room that we are in.
+
+Life: :func:`join` sends the connect request and waits, with a deadline of its own; the callback's contents become a
+:class:`Room` synchronously; only then is the library told that we are ready, so no event comes before somebody could
+subscribe.  From then on every event changes the model and is handed to the subscriptions, all in one synchronous step
+of the event loop: a room needs no task.  The room is over at the library's ``eos`` and at nothing else; then pending
+calls fail, every native handle is given back and ``Disconnected`` goes out, once, last.
+
+Cancellation: ``join`` may be cancelled at any checkpoint; a join that succeeds afterwards is undone when its callback
+comes (``_transport.release``).  ``disconnect`` completes even when cancelled, within its bound.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from .. import events
+from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT
+from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
+from ._calls import Call
+from ._enums import ConnectionState, DisconnectReason
+from ._link import Link
+from ._participants import LocalParticipant, RemoteParticipant
+from ._proto import ffi
+from ._proto import room as room_pb
+from ._subscription import Subscription
+from ._transport import Transport, owned_handles
+from ._updates import Model
+
+__all__ = ["Room", "RoomStatistics", "join"]
+
+E = TypeVar("E", bound=events.RoomEvent)
+
+_log = logging.getLogger("livekit_agent.rooms")
+
+# One attempt of the library's, inside our own deadline.  Its retries would outlive an abandoned join.
+_ATTEMPT_TIMEOUT_MAX = 5.0
+
+
+class RoomStatistics(NamedTuple):
+    """A look inside, for tests and debugging."""
+
+    #: Subscriptions that are open.
+    subscriptions: int
+    #: Events that wait in them.
+    waiting_events: int
+    #: Events that their bounds have dropped.
+    dropped_events: int
+    #: Native handles held.
+    handles: int
+
+
+class Room:
+    """A room that we are in.  Made by a :class:`~livekit_agent.rooms.RoomConnector`.
+
+    Use it in the event loop that joined it.  ``async with room:`` leaves it at the end of the block.
+    """
+
+    def __init__(self, transport: Transport, result: room_pb.ConnectCallback.Result) -> None:
+        self._transport = transport
+        self._link = Link(transport, result.room.handle.id, result.local_participant.handle.id)
+        self._model = Model(result, self._link, self._emit)
+        self._subscriptions: dict[Subscription, None] = {}  # ordered: delivery order is subscription order
+        self._closed = anyio.Event()
+        self._reason: int | None = None
+        self._asked_reason: int | None = None
+        self._end: events.Disconnected | None = None
+        self._dropped = 0
+        transport.router.route_room(self._link.room_handle, self._receive, self._lost)
+        ready = room_pb.ReadyForRoomEventRequest(room_handle=self._link.room_handle)
+        transport.request(ffi.FfiRequest(ready_for_room_event=ready))
+
+    # --- what is known ------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The room's name."""
+        return self._model.name
+
+    @property
+    def sid(self) -> str:
+        """The server's id, ``RM_…``."""
+        return self._model.sid
+
+    @property
+    def metadata(self) -> str:
+        """Text of the application's."""
+        return self._model.metadata
+
+    @property
+    def local_participant(self) -> LocalParticipant:
+        """Ourselves."""
+        return self._model.local
+
+    @property
+    def remote_participants(self) -> Mapping[str, RemoteParticipant]:
+        """Everybody else, by identity (live)."""
+        return self._model.remote
+
+    @property
+    def num_participants(self) -> int:
+        """How many are in the room as the server counts them; lags behind :attr:`remote_participants`."""
+        return self._model.num_participants
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """Our connection."""
+        return ConnectionState.DISCONNECTED if self._end is not None else self._model.state
+
+    @property
+    def is_open(self) -> bool:
+        """Whether we are still in the room (perhaps reconnecting)."""
+        return self._end is None
+
+    @property
+    def disconnect_reason(self) -> int | None:
+        """Why the room ended for us; None while it has not."""
+        return None if self._end is None else self._end.reason
+
+    def statistics(self) -> RoomStatistics:
+        """Counts of what this room holds."""
+        subscriptions = list(self._subscriptions)
+        return RoomStatistics(
+            subscriptions=len(subscriptions),
+            waiting_events=sum(len(subscription) for subscription in subscriptions),
+            dropped_events=self._dropped + sum(subscription.dropped for subscription in subscriptions),
+            handles=self._link.handle_count,
+        )
+
+    def __repr__(self) -> str:
+        state = self.connection_state.name
+        if self._end is not None:
+            state += f" reason={self._end.reason}"
+        return f"<Room {self.name!r} {self.sid} {state}, {len(self.remote_participants)} others>"
+
+    # --- events -------------------------------------------------------------------------------------------------
+
+    def subscribe(self, *types: type[events.RoomEvent], replay: bool = False) -> Subscription:
+        """Events from now on, of these types or of all.  Synchronous: nothing is missed in between.
+
+        ``replay``: those who are present, their tracks and our subscriptions to them come first.
+        """
+        subscription = Subscription(types, self._forget, ended=self._end is not None)
+        if self._end is None:
+            self._subscriptions[subscription] = None
+            if replay:
+                self._replay(subscription)
+        return subscription
+
+    def events(self, *types: type[events.RoomEvent]) -> Subscription:
+        """As :meth:`subscribe`."""
+        return self.subscribe(*types)
+
+    async def wait_for(
+        self, kind: type[E], where: Callable[[E], bool] | None = None, timeout: float = math.inf
+    ) -> E:
+        """The next event of that type for which ``where`` is true.
+
+        Raises :class:`TimeoutError` after ``timeout`` seconds and :class:`RoomClosedError` when the room ends before.
+        """
+        with self.subscribe(kind) as subscription:
+            with anyio.fail_after(None if math.isinf(timeout) else timeout):
+                async for event in subscription:
+                    if isinstance(event, kind) and (where is None or where(event)):
+                        return event
+        raise RoomClosedError(
+            f"the room ended before a {kind.__name__}", reason=0 if self._end is None else self._end.reason
+        )
+
+    async def wait_closed(self) -> events.Disconnected:
+        """Wait for the end of the room."""
+        await self._closed.wait()
+        assert self._end is not None
+        return self._end
+
+    def _forget(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            del self._subscriptions[subscription]
+            self._dropped += subscription.dropped
+
+    def _replay(self, subscription: Subscription) -> None:
+        for participant in self._model.remote.values():
+            subscription.put(events.ParticipantJoined(participant=participant, existing=True))
+            for publication in participant.track_publications.values():
+                subscription.put(
+                    events.TrackPublished(publication=publication, participant=participant, existing=True)
+                )
+                if publication.track is not None:
+                    subscription.put(
+                        events.TrackSubscribed(
+                            track=publication.track, publication=publication, participant=participant
+                        )
+                    )
+
+    def _emit(self, event: events.RoomEvent) -> None:
+        for subscription in list(self._subscriptions):
+            subscription.put(event)
+
+    # --- the library's side ---------------------------------------------------------------------------------------
+
+    def _receive(self, event: room_pb.RoomEvent) -> None:
+        """One event of the library, in the loop."""
+        kind = event.WhichOneof("message")
+        if kind == "disconnected":
+            # Not the end yet: tracks of ours may still be taken back.
+            self._reason = event.disconnected.reason
+        elif kind == "eos":
+            self._finish()
+        elif kind is not None:
+            try:
+                handled = self._model.apply(kind, event)
+            except Exception:
+                # A safety net for a bug of ours: raised from here it would take down the whole event loop, with every
+                # other room of the process.  This room's model can no longer be trusted, so the room ends.
+                _log.exception("room %s: event %s could not be applied; leaving the room", self.sid, kind)
+                self._leave_quietly()
+                self._finish()
+                return
+            if not handled:
+                for handle_id in owned_handles(event):
+                    self._transport.drop(handle_id)
+
+    def _lost(self) -> None:
+        """The library has forgotten this room after a panic."""
+        _log.error("room %s: the native library has given up the room", self.sid)
+        self._finish()
+
+    def _finish(self) -> None:
+        """The room is over.  Once; synchronous."""
+        if self._end is not None:
+            return
+        reason = self._reason if self._reason is not None else self._asked_reason
+        self._end = events.Disconnected(reason=DisconnectReason.UNKNOWN if reason is None else reason)
+        self._model.detach_sources()
+        self._link.close(self._end.reason)
+        self._emit(self._end)
+        for subscription in list(self._subscriptions):
+            subscription.end()
+        self._closed.set()
+
+    # --- leaving --------------------------------------------------------------------------------------------------
+
+    async def disconnect(self, reason: int = 0) -> None:
+        """Leave the room.
+
+        Idempotent, also concurrently.  Completes under cancellation, in at most ``ROOM_LEAVE_TIMEOUT``: then the room
+        is given up, and the server finds out by itself.
+        """
+        if self._end is None and self._asked_reason is None:
+            self._asked_reason = reason or DisconnectReason.CLIENT_INITIATED
+            self._leave_quietly(reason)
+        # The shield protects the orderly leave: without it the participant would stay in the room on the server.
+        with anyio.move_on_after(ROOM_LEAVE_TIMEOUT, shield=True):
+            await self._closed.wait()
+        self._finish()
+
+    def _leave_quietly(self, reason: int = 0) -> None:
+        request = room_pb.DisconnectRequest(room_handle=self._link.room_handle)
+        if reason:
+            request.reason = _wire_reason(reason)
+        # Its callback, which comes after eos, is of no interest: nobody expects it.
+        request.request_async_id = self._transport.router.expect(lambda _: None, room_handle=self._link.room_handle)
+        try:
+            self._transport.request(ffi.FfiRequest(disconnect=request))
+        except RoomError:
+            # The library has forgotten the room already; then nothing more will come.
+            self._finish()
+
+    async def __aenter__(self) -> Room:
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.disconnect()
+
+
+def _wire_reason(reason: int) -> room_pb.participant__pb2.DisconnectReason.ValueType:
+    return reason  # pyright: ignore[reportReturnType] - an enum's number
+
+
+async def join(
+    transport: Transport, url: str, token: str, *, timeout: float = ROOM_JOIN_TIMEOUT, auto_subscribe: bool = True
+) -> Room:
+    """Join the room that the token names.
+
+    Raises :class:`RoomConnectError`, whose text never contains the token.  Cancel-safe at every checkpoint: a join
+    that succeeds after being given up is undone by itself.
+    """
+    options = room_pb.RoomOptions(
+        auto_subscribe=auto_subscribe,
+        adaptive_stream=False,
+        dynacast=False,
+        join_retries=0,
+        connect_timeout_ms=round(1000 * min(timeout, _ATTEMPT_TIMEOUT_MAX)),
+    )
+    request = room_pb.ConnectRequest(url=url, token=token, options=options)
+    try:
+        call = Call(transport, ffi.FfiRequest(connect=request))
+        event = await call.wait(timeout)
+    except TimeoutError:
+        raise RoomConnectError(
+            f"the room was not joined within {timeout:g} s",
+            hint="is the server reachable, also for media (UDP, or TCP as its configuration says)?",
+        ) from None
+    if event.connect.error:
+        raise _connect_error(event.connect.error)
+    return Room(transport, event.connect.result)
+
+
+def _connect_error(text: str) -> RoomConnectError:
+    """The library's error text, which may quote the whole token, as an error that does not."""
+    hint = ""
+    if "401" in text or "Unauthorized" in text:
+        hint = "the server does not accept the token: wrong key or secret, expired, or without roomJoin"
+    elif "wait_pc_connection" in text:
+        hint = "signalling works, media does not: check UDP and TCP ports, or the network interface"
+    elif "refused" in text or "timed out" in text:
+        hint = "is a LiveKit server running at that URL?"
+    return RoomConnectError(f"could not join the room: {printable(text)}", hint=hint)

@@ -1,0 +1,140 @@
+"""A consumer's own queue of room events.
+
+Each subscription has its own bounds, so a slow consumer harms nobody else.  Two kinds of event share a queue in order:
+*droppable* ones (data, speakers, quality) lose the oldest when there are too many, and are counted; *lifecycle* ones
+(joins, leaves, tracks, the end) are never lost: too many of them end the subscription with an error, because a picture
+of the room with a hole in it would be wrong for ever.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+
+import anyio
+import anyio.lowlevel
+
+from .._bounds import ROOM_EVENTS_MAX, ROOM_LIFECYCLE_EVENTS_MAX
+from .._errors import ResourceExhaustedError
+from ..events import RoomEvent
+
+__all__ = ["Subscription"]
+
+
+class Subscription:
+    """Room events from the moment it was made; iterate with ``async for``.
+
+    Ends after :class:`~livekit_agent.events.Disconnected`, or when closed.  Cancelling a wait loses no event.
+    For one consumer; close it (or leave its ``with`` block) when done.
+    """
+
+    def __init__(
+        self, types: tuple[type[RoomEvent], ...], on_close: Callable[[Subscription], None], *, ended: bool = False
+    ) -> None:
+        self._types = types
+        self._on_close = on_close
+        # (sequence, event): two queues, merged by sequence when read, so that dropping the oldest is O(1).
+        self._kept: deque[tuple[int, RoomEvent]] = deque()
+        self._droppable: deque[tuple[int, RoomEvent]] = deque()
+        self._sequence = 0
+        self._dropped = 0
+        self._ended = ended
+        self._overflowed = False
+        self._wake: anyio.Event | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many events were lost to the bound."""
+        return self._dropped
+
+    def __len__(self) -> int:
+        """How many events wait."""
+        return len(self._kept) + len(self._droppable)
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(kind.__name__ for kind in self._types) or "everything"
+        return f"<Subscription to {kinds}: {len(self)} waiting, {self._dropped} dropped{', ended' * self._ended}>"
+
+    # --- the room's side: synchronous, in the loop ---------------------------------------------------------------
+
+    def put(self, event: RoomEvent) -> None:
+        """Queue an event if it is one of ours."""
+        if self._ended or (self._types and not isinstance(event, self._types)):
+            return
+        self._sequence += 1
+        if event.droppable:
+            self._droppable.append((self._sequence, event))
+            if len(self._droppable) > ROOM_EVENTS_MAX:
+                self._droppable.popleft()
+                self._dropped += 1
+        elif len(self._kept) >= ROOM_LIFECYCLE_EVENTS_MAX:
+            self._overflowed = True
+            self.end()
+            return
+        else:
+            self._kept.append((self._sequence, event))
+        self._notify()
+
+    def end(self) -> None:
+        """Nothing more will come; what waits can still be read."""
+        self._ended = True
+        self._on_close(self)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    # --- the consumer's side -------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop, and forget what waits.  Idempotent."""
+        self._kept.clear()
+        self._droppable.clear()
+        self._overflowed = False
+        if not self._ended:
+            self.end()
+
+    def next_nowait(self) -> RoomEvent | None:
+        """The next event that already waits, else None."""
+        if self._kept and (not self._droppable or self._kept[0][0] < self._droppable[0][0]):
+            return self._kept.popleft()[1]
+        return self._droppable.popleft()[1] if self._droppable else None
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> RoomEvent:
+        await anyio.lowlevel.checkpoint()
+        while True:
+            event = self.next_nowait()
+            if event is not None:
+                return event
+            if self._overflowed:
+                self._overflowed = False
+                raise ResourceExhaustedError(
+                    f"{ROOM_LIFECYCLE_EVENTS_MAX} room events were not consumed",
+                    resource="room_events",
+                    used=ROOM_LIFECYCLE_EVENTS_MAX,
+                    limit=ROOM_LIFECYCLE_EVENTS_MAX,
+                    hint="a callback or an `async for` over the room's events is too slow or stuck",
+                )
+            if self._ended:
+                raise StopAsyncIteration
+            # No checkpoint between the look and the wait: an event cannot slip in between.
+            self._wake = anyio.Event()
+            await self._wake.wait()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for ``contextlib.aclosing``."""
+        self.close()
+        await anyio.lowlevel.checkpoint()

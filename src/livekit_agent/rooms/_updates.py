@@ -1,0 +1,418 @@
+"""How each event of the library changes the model, and which event of ours follows from it.
+
+One method per kind, found through a table.  All of them run in the event loop, in the order of arrival, and finish
+before the event is delivered to anybody: who sees an event sees a room that has already changed.
+
+What a real server does and this tolerates: events about identities that are already, or no longer, known (after a
+reconnect joins and leaves come twice or reversed), the same mute twice, a subscription before its publication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from .. import events
+from .._types import ConnectionQuality
+from ._enums import ConnectionState, TrackKind, known
+from ._link import Link
+from ._model import LocalState, ParticipantState, PublicationState, RemoteState, permissions_of
+from ._participants import LocalParticipant, Participant, RemoteParticipant
+from ._proto import participant as participant_pb
+from ._proto import room as room_pb
+from ._proto import track as track_pb
+from ._tracks import RemoteTrack, RemoteTrackPublication
+
+__all__ = ["HANDLED", "IGNORED", "Model"]
+
+IGNORED = frozenset(
+    {
+        "token_refreshed",  # the token itself; the library uses it, and nobody else should see it
+        "e2ee_state_changed",
+        "transcription_received",
+        "chat_message",
+        "stream_header_received",
+        "stream_chunk_received",
+        "stream_trailer_received",
+        "data_channel_low_threshold_changed",
+        "byte_stream_opened",
+        "text_stream_opened",
+        "participant_encryption_status_changed",
+        "data_track_published",
+        "data_track_unpublished",
+    }
+)
+"""Events that change nothing here.  What they own is given back."""
+
+HANDLED = (
+    "participant_connected",
+    "participant_active",
+    "participant_disconnected",
+    "participants_updated",
+    "participant_metadata_changed",
+    "participant_name_changed",
+    "participant_attributes_changed",
+    "participant_permission_changed",
+    "local_track_published",
+    "local_track_unpublished",
+    "local_track_republished",
+    "local_track_subscribed",
+    "track_published",
+    "track_unpublished",
+    "track_subscribed",
+    "track_unsubscribed",
+    "track_subscription_failed",
+    "track_muted",
+    "track_unmuted",
+    "active_speakers_changed",
+    "connection_quality_changed",
+    "data_packet_received",
+    "room_metadata_changed",
+    "room_sid_changed",
+    "room_updated",
+    "moved",
+    "connection_state_changed",
+    "reconnecting",
+    "reconnected",
+)
+"""Events that change the model; ``disconnected`` and ``eos`` are the room's own (``_room``)."""
+
+
+class Model:
+    """The room as known now."""
+
+    def __init__(
+        self, result: room_pb.ConnectCallback.Result, link: Link, emit: Callable[[events.RoomEvent], None]
+    ) -> None:
+        self._link = link
+        self._emit = emit
+        self._read_room(result.room.info)
+        self.metadata = result.room.info.metadata
+        self.state = ConnectionState.CONNECTED
+        self._local = LocalState.of(result.local_participant.info)
+        self.local = LocalParticipant(self._local, link)
+        self._remote: dict[str, RemoteState] = {}
+        self._views: dict[str, RemoteParticipant] = {}
+        self.remote = MappingProxyType(self._views)
+        for entry in result.participants:
+            state = self._add(entry.participant)
+            for owned in entry.publications:
+                self._add_publication(state, owned)
+        self._handlers: dict[str, Callable[[room_pb.RoomEvent], None]] = {
+            kind: getattr(self, f"_on_{kind}") for kind in HANDLED
+        }
+
+    def apply(self, kind: str, event: room_pb.RoomEvent) -> bool:
+        """Change the model.  False: this kind is none of ours, and what it owns is still to be given back."""
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return False
+        handler(event)
+        return True
+
+    def detach_sources(self) -> None:
+        """The room is over: our audio sources are no longer used by it."""
+        for view in self._local.views.values():
+            view.track.source.detach(self._link)
+
+    # --- who is there ---------------------------------------------------------------------------------------------
+
+    def _participant(self, identity: str) -> tuple[ParticipantState, Participant] | None:
+        if identity == self._local.identity:
+            return self._local, self.local
+        state = self._remote.get(identity)
+        return None if state is None else (state, state.view)
+
+    def _add(self, owned: participant_pb.OwnedParticipant) -> RemoteState:
+        state = RemoteState.of(owned)
+        self._link.own(state.handle)
+        state.view = RemoteParticipant(state)
+        self._remote[state.identity] = state
+        self._views[state.identity] = state.view
+        return state
+
+    def _remove(self, state: RemoteState, reason: int) -> None:
+        for sid in list(state.publications):
+            self._remove_publication(state, sid)
+        del self._remote[state.identity]
+        del self._views[state.identity]
+        self._link.drop(state.handle)
+        self._emit(events.ParticipantLeft(participant=state.view, reason=reason))
+
+    def _on_participant_connected(self, event: room_pb.RoomEvent) -> None:
+        owned = event.participant_connected.info
+        known_state = self._remote.get(owned.info.identity)
+        if known_state is not None and known_state.sid == owned.info.sid:
+            # The library says it again after a resume: nobody came, only the handle is new.
+            self._link.drop(known_state.handle)
+            known_state.handle = self._link.own(owned.handle.id)
+            known_state.read(owned.info)
+            return
+        if known_state is not None:
+            self._remove(known_state, 0)  # its leaving was lost in a reconnect
+        state = self._add(owned)
+        self._emit(events.ParticipantJoined(participant=state.view))
+
+    def _on_participant_active(self, event: room_pb.RoomEvent) -> None:
+        """It can receive now; ``participant_connected`` has announced it."""
+
+    def _on_participant_disconnected(self, event: room_pb.RoomEvent) -> None:
+        gone = event.participant_disconnected
+        state = self._remote.get(gone.participant_identity)
+        if state is not None:
+            self._remove(state, gone.disconnect_reason)
+
+    def _on_participants_updated(self, event: room_pb.RoomEvent) -> None:
+        for info in event.participants_updated.participants:
+            found = self._participant(info.identity)
+            if found is not None:
+                found[0].refresh(info)
+
+    # --- what they say of themselves --------------------------------------------------------------------------------
+
+    def _on_participant_metadata_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.participant_metadata_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            state, view = found
+            previous, state.metadata = state.metadata, change.metadata
+            self._emit(events.MetadataChanged(participant=view, previous=previous))
+
+    def _on_participant_name_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.participant_name_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            state, view = found
+            previous, state.name = state.name, change.name
+            self._emit(events.NameChanged(participant=view, previous=previous))
+
+    def _on_participant_attributes_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.participant_attributes_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            state, view = found
+            # A new dict: whoever holds the old one keeps what was.
+            state.attributes = {entry.key: entry.value for entry in change.attributes}
+            changed = {entry.key: entry.value for entry in change.changed_attributes}
+            self._emit(events.AttributesChanged(participant=view, changed=changed))
+
+    def _on_participant_permission_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.participant_permission_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            state, view = found
+            state.permissions = permissions_of(change.permission)
+            self._emit(events.PermissionsChanged(participant=view))
+
+    def _on_active_speakers_changed(self, event: room_pb.RoomEvent) -> None:
+        speaking = dict.fromkeys(event.active_speakers_changed.participant_identities)
+        self._local.is_speaking = self._local.identity in speaking
+        changed: list[RemoteState] = []
+        for state in self._remote.values():
+            if state.is_speaking != (state.identity in speaking):
+                state.is_speaking = not state.is_speaking
+                changed.append(state)
+        found = [self._participant(identity) for identity in speaking]
+        self._emit(events.ActiveSpeakersChanged(speakers=tuple(entry[1] for entry in found if entry)))
+        for state in changed:
+            self._emit(events.SpeakingChanged(participant=state.view, speaking=state.is_speaking))
+
+    def _on_connection_quality_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.connection_quality_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            state, view = found
+            state.quality = ConnectionQuality(change.quality)
+            self._emit(events.ConnectionQualityChanged(participant=view, quality=state.quality))
+
+    def _on_data_packet_received(self, event: room_pb.RoomEvent) -> None:
+        packet = event.data_packet_received
+        if not packet.HasField("user"):
+            return  # telephone tones: not offered yet
+        owned = packet.user.data
+        data = self._link.transport.read(owned.data)
+        self._link.transport.drop(owned.handle.id)
+        sender = self._remote.get(packet.participant_identity)
+        self._emit(
+            events.DataReceived(
+                data=data,
+                participant=None if sender is None else sender.view,
+                topic=packet.user.topic,
+                reliable=packet.kind == room_pb.KIND_RELIABLE,
+            )
+        )
+
+    # --- other people's tracks --------------------------------------------------------------------------------------
+
+    def _add_publication(self, state: RemoteState, owned: track_pb.OwnedTrackPublication) -> RemoteTrackPublication:
+        publication = PublicationState.of(owned)
+        self._link.own(publication.handle)
+        state.publications[publication.sid] = publication
+        view = RemoteTrackPublication(publication, self._link, state.view)
+        state.views[publication.sid] = view
+        return view
+
+    def _remove_publication(self, state: RemoteState, sid: str) -> None:
+        publication = state.publications.pop(sid, None)
+        if publication is None:
+            return
+        view = state.views.pop(sid)
+        self._unsubscribe(state, publication, view)
+        self._link.drop(publication.handle)
+        self._emit(events.TrackUnpublished(publication=view, participant=state.view))
+
+    def _unsubscribe(self, state: RemoteState, publication: PublicationState, view: RemoteTrackPublication) -> None:
+        track, publication.track = publication.track, None
+        if track is not None:
+            self._link.drop(track.handle)
+            track.handle = 0
+            self._emit(events.TrackUnsubscribed(track=track, publication=view, participant=state.view))
+
+    def _on_track_published(self, event: room_pb.RoomEvent) -> None:
+        owned = event.track_published.publication
+        state = self._remote.get(event.track_published.participant_identity)
+        if state is None:
+            self._link.transport.drop(owned.handle.id)
+            return
+        publication = state.publications.get(owned.info.sid)
+        if publication is not None:
+            self._link.drop(publication.handle)
+            publication.handle = self._link.own(owned.handle.id)
+            publication.refresh(owned.info)
+            return
+        view = self._add_publication(state, owned)
+        self._emit(events.TrackPublished(publication=view, participant=state.view))
+
+    def _on_track_unpublished(self, event: room_pb.RoomEvent) -> None:
+        state = self._remote.get(event.track_unpublished.participant_identity)
+        if state is not None:
+            self._remove_publication(state, event.track_unpublished.publication_sid)
+
+    def _on_track_subscribed(self, event: room_pb.RoomEvent) -> None:
+        owned = event.track_subscribed.track
+        state = self._remote.get(event.track_subscribed.participant_identity)
+        if state is None:
+            self._link.transport.drop(owned.handle.id)
+            return
+        info = owned.info
+        publication = state.publications.get(info.sid)
+        if publication is None:
+            # After a reconnect the subscription may come first; the publication's own event completes it.
+            stub = track_pb.TrackPublicationInfo(
+                sid=info.sid, name=info.name, kind=info.kind, muted=info.muted, remote=True
+            )
+            view = self._add_publication(state, track_pb.OwnedTrackPublication(info=stub))
+            publication = state.publications[info.sid]
+            self._emit(events.TrackPublished(publication=view, participant=state.view))
+        view = state.views[info.sid]
+        self._unsubscribe(state, publication, view)
+        track = RemoteTrack(info.sid, info.name, known(TrackKind, info.kind), self._link.own(owned.handle.id))
+        publication.track = track
+        self._emit(events.TrackSubscribed(track=track, publication=view, participant=state.view))
+
+    def _on_track_unsubscribed(self, event: room_pb.RoomEvent) -> None:
+        gone = event.track_unsubscribed
+        state = self._remote.get(gone.participant_identity)
+        if state is not None and gone.track_sid in state.publications:
+            self._unsubscribe(state, state.publications[gone.track_sid], state.views[gone.track_sid])
+
+    def _on_track_subscription_failed(self, event: room_pb.RoomEvent) -> None:
+        failed = event.track_subscription_failed
+        state = self._remote.get(failed.participant_identity)
+        if state is not None:
+            self._emit(
+                events.TrackSubscriptionFailed(
+                    track_sid=failed.track_sid, participant=state.view, error=failed.error
+                )
+            )
+
+    def _on_track_muted(self, event: room_pb.RoomEvent) -> None:
+        self._set_muted(event.track_muted.participant_identity, event.track_muted.track_sid, True)
+
+    def _on_track_unmuted(self, event: room_pb.RoomEvent) -> None:
+        self._set_muted(event.track_unmuted.participant_identity, event.track_unmuted.track_sid, False)
+
+    def _set_muted(self, identity: str, sid: str, muted: bool) -> None:
+        found = self._participant(identity)
+        publication = found[0].publications.get(sid) if found else None
+        if found is None or publication is None or publication.muted == muted:
+            return  # a server's mute arrives twice at the publisher
+        publication.muted = muted
+        view = self._local.views[sid] if found[0] is self._local else self._remote[identity].views[sid]
+        kind = events.TrackMuted if muted else events.TrackUnmuted
+        self._emit(kind(publication=view, participant=found[1]))
+
+    # --- our own tracks ---------------------------------------------------------------------------------------------
+
+    def _on_local_track_published(self, event: room_pb.RoomEvent) -> None:
+        view = self._local.views.get(event.local_track_published.track_sid)
+        if view is not None:
+            self._emit(events.LocalTrackPublished(publication=view, participant=self.local))
+
+    def _on_local_track_unpublished(self, event: room_pb.RoomEvent) -> None:
+        sid = event.local_track_unpublished.publication_sid
+        publication = self._local.publications.pop(sid, None)
+        if publication is None:
+            return
+        view = self._local.views.pop(sid)
+        self._link.drop(publication.handle)
+        self._link.drop(publication.track_handle)
+        if not any(other.track.source is view.track.source for other in self._local.views.values()):
+            view.track.source.detach(self._link)
+        self._emit(events.LocalTrackUnpublished(publication=view, participant=self.local))
+
+    def _on_local_track_republished(self, event: room_pb.RoomEvent) -> None:
+        change = event.local_track_republished
+        handle_id = self._link.own(change.publication_handle)
+        publication = self._local.publications.pop(change.previous_sid, None)
+        if publication is None:
+            self._link.drop(handle_id)
+            return
+        view = self._local.views.pop(change.previous_sid)
+        self._link.drop(publication.handle)
+        publication.handle = handle_id
+        publication.refresh(change.info)
+        self._local.publications[publication.sid] = publication
+        self._local.views[publication.sid] = view
+        self._emit(
+            events.LocalTrackRepublished(
+                publication=view, participant=self.local, previous_sid=change.previous_sid
+            )
+        )
+
+    def _on_local_track_subscribed(self, event: room_pb.RoomEvent) -> None:
+        view = self._local.views.get(event.local_track_subscribed.track_sid)
+        if view is not None:
+            view.mark_subscribed()
+            self._emit(events.LocalTrackSubscribed(publication=view, participant=self.local))
+
+    # --- the room itself --------------------------------------------------------------------------------------------
+
+    def _read_room(self, info: room_pb.RoomInfo) -> None:
+        self.sid = info.sid
+        self.name = info.name
+        self.num_participants = info.num_participants
+        self.num_publishers = info.num_publishers
+
+    def _on_room_metadata_changed(self, event: room_pb.RoomEvent) -> None:
+        previous, self.metadata = self.metadata, event.room_metadata_changed.metadata
+        self._emit(events.RoomMetadataChanged(previous=previous, metadata=self.metadata))
+
+    def _on_room_sid_changed(self, event: room_pb.RoomEvent) -> None:
+        self.sid = event.room_sid_changed.sid
+
+    def _on_room_updated(self, event: room_pb.RoomEvent) -> None:
+        # Metadata has an event of its own, which comes first.
+        self._read_room(event.room_updated)
+
+    def _on_moved(self, event: room_pb.RoomEvent) -> None:
+        self._read_room(event.moved)
+
+    def _on_connection_state_changed(self, event: room_pb.RoomEvent) -> None:
+        self.state = ConnectionState(event.connection_state_changed.state)
+
+    def _on_reconnecting(self, event: room_pb.RoomEvent) -> None:
+        self._emit(events.Reconnecting())
+
+    def _on_reconnected(self, event: room_pb.RoomEvent) -> None:
+        self._emit(events.Reconnected())

@@ -1,0 +1,95 @@
+"""The ledger's records as the library's messages (for rooms in memory)."""
+
+from __future__ import annotations
+
+from .._types import ParticipantPermissions
+from ._enums import ParticipantKind
+from ._ledger import ParticipantRecord, RoomRecord, TrackRecord
+from ._proto import ffi
+from ._proto import participant as participant_pb
+from ._proto import room as room_pb
+from ._proto import track as track_pb
+
+__all__ = ["callback", "participant_info", "permission", "publication_info", "room_info"]
+
+# The library numbers these two kinds differently from the server's protocol.
+_KINDS = {ParticipantKind.CONNECTOR: 5, ParticipantKind.BRIDGE: 6}
+
+
+def callback(kind: str, async_id: int, error: str | None = None) -> ffi.FfiEvent:
+    """The callback event of a request."""
+    event = ffi.FfiEvent()
+    message = getattr(event, kind)
+    message.async_id = async_id
+    if error is not None:
+        message.error = error
+    return event
+
+
+def permission(allowed: ParticipantPermissions) -> participant_pb.ParticipantPermission:
+    """The library's permission message."""
+    message = participant_pb.ParticipantPermission(
+        can_subscribe=allowed.can_subscribe,
+        can_publish=allowed.can_publish,
+        can_publish_data=allowed.can_publish_data,
+        hidden=allowed.hidden,
+        can_update_metadata=allowed.can_update_metadata,
+        can_subscribe_metrics=allowed.can_subscribe_metrics,
+        can_manage_agent_session=allowed.can_manage_agent_session,
+    )
+    for source in allowed.can_publish_sources:
+        message.can_publish_sources.append(source)  # pyright: ignore[reportArgumentType] - an enum's number
+    return message
+
+
+def participant_info(record: ParticipantRecord, *, state: int = 2) -> participant_pb.ParticipantInfo:
+    """The library's participant message; 2 is ACTIVE."""
+    return participant_pb.ParticipantInfo(
+        sid=record.sid,
+        name=record.name,
+        identity=record.identity,
+        state=state,  # pyright: ignore[reportArgumentType] - an enum's number
+        metadata=record.metadata,
+        attributes=dict(record.attributes),
+        kind=_KINDS.get(record.kind, record.kind),  # pyright: ignore[reportArgumentType, reportCallIssue]
+        disconnect_reason=participant_pb.UNKNOWN_REASON,
+        joined_at=round(record.joined_at * 1000),
+        permission=permission(record.permissions),
+        client_protocol=0,
+    )
+
+
+def publication_info(record: TrackRecord, *, remote: bool) -> track_pb.TrackPublicationInfo:
+    """The library's publication message."""
+    return track_pb.TrackPublicationInfo(
+        sid=record.sid,
+        name=record.name,
+        kind=record.kind,  # pyright: ignore[reportArgumentType] - an enum's number
+        source=record.source,  # pyright: ignore[reportArgumentType] - an enum's number
+        simulcasted=False,
+        width=0,
+        height=0,
+        mime_type=record.mime_type if remote else "",
+        muted=record.muted,
+        remote=remote,
+        encryption_type=0,  # pyright: ignore[reportArgumentType] - an enum's number
+    )
+
+
+def room_info(record: RoomRecord, people: list[ParticipantRecord]) -> room_pb.RoomInfo:
+    """The library's room message."""
+    shown = [person for person in people if not person.permissions.hidden]
+    return room_pb.RoomInfo(
+        sid=record.sid,
+        name=record.name,
+        metadata=record.metadata,
+        lossy_dc_buffered_amount_low_threshold=0,
+        reliable_dc_buffered_amount_low_threshold=0,
+        empty_timeout=int(record.empty_timeout),
+        departure_timeout=int(record.departure_timeout),
+        max_participants=record.max_participants,
+        creation_time=round(record.created_at * 1000),
+        num_participants=len(shown),
+        num_publishers=sum(bool(person.tracks) for person in shown),
+        active_recording=False,
+    )
