@@ -13,13 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, cast
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from livekit.protocol import agent as pb
 from livekit.protocol import models
 
+from .._bounds import JSON_CHARS_MAX
+from .._errors import LocalProtocolError, printable
 from .._types import (
     Job,
     JobMetadata,
@@ -54,6 +57,7 @@ from ._state import Kind, Role
 __all__ = [
     "Undecodable",
     "decode",
+    "is_known_type",
     "job_from_proto",
     "participant_from_proto",
     "permissions_from_proto",
@@ -65,13 +69,34 @@ __all__ = [
 _JSON_DEPTH_MAX = 50
 
 
+#: What json_format lets escape for JSON of the wrong shape ("[]", "1", numbers beyond any range).
+_WRONG_SHAPE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+
+
 class Undecodable(Exception):
     """The payload is no message of this protocol.  Internal: the connection turns it into an event or an error."""
 
 
 # ------------------------------------------------------------------------------------------------ encoding
 
+P = ParamSpec("P")
+M = TypeVar("M", bound=Message)
 
+
+def _encoder(build: Callable[P, M]) -> Callable[P, M]:
+    """What protobuf refuses to hold (a lone surrogate, a number out of range) is our side's mistake."""
+
+    @wraps(build)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> M:
+        try:
+            return build(*args, **kwargs)
+        except (ValueError, TypeError) as exc:
+            raise LocalProtocolError(f"{build.__name__} cannot be encoded: {printable(str(exc))}") from None
+
+    return checked
+
+
+@_encoder
 def register(registration: Registration) -> pb.WorkerMessage:
     """RegisterWorkerRequest.  Permissions absent mean the server's default; present they are taken literally."""
     message = pb.WorkerMessage()
@@ -89,6 +114,7 @@ def register(registration: Registration) -> pb.WorkerMessage:
     return message
 
 
+@_encoder
 def answer(
     job_id: str, metadata: JobMetadata | None, *, terminate: bool = False, resume: bool = False
 ) -> pb.WorkerMessage:
@@ -108,12 +134,14 @@ def answer(
     return message
 
 
+@_encoder
 def job_status(job_id: str, status: JobStatus, error: str) -> pb.WorkerMessage:
     """UpdateJobStatus."""
     update = pb.UpdateJobStatus(job_id=job_id, status=cast("Any", int(status)), error=error)
     return pb.WorkerMessage(update_job=update)
 
 
+@_encoder
 def worker_status(*, full: bool, load: float, job_count: int, draining: bool) -> pb.WorkerMessage:
     """UpdateWorkerStatus.  The load is always there: absent means 0 to the server.
 
@@ -125,16 +153,19 @@ def worker_status(*, full: bool, load: float, job_count: int, draining: bool) ->
     return pb.WorkerMessage(update_worker=update)
 
 
+@_encoder
 def ping(timestamp: int) -> pb.WorkerMessage:
     """WorkerPing."""
     return pb.WorkerMessage(ping=pb.WorkerPing(timestamp=timestamp))
 
 
+@_encoder
 def migrate(job_ids: Iterable[str]) -> pb.WorkerMessage:
     """MigrateJobRequest: the jobs that run on after a reconnect."""
     return pb.WorkerMessage(migrate_job=pb.MigrateJobRequest(job_ids=list(job_ids)))
 
 
+@_encoder
 def registered(worker_id: str, server: ServerInfo) -> pb.ServerMessage:
     """RegisterWorkerResponse."""
     info = models.ServerInfo(
@@ -148,11 +179,13 @@ def registered(worker_id: str, server: ServerInfo) -> pb.ServerMessage:
     return pb.ServerMessage(register=pb.RegisterWorkerResponse(worker_id=worker_id, server_info=info))
 
 
+@_encoder
 def offer(job: pb.Job, resuming: bool = False) -> pb.ServerMessage:
     """AvailabilityRequest."""
     return pb.ServerMessage(availability=pb.AvailabilityRequest(job=job, resuming=resuming))
 
 
+@_encoder
 def assignment(job: pb.Job, token: str, url: str) -> pb.ServerMessage:
     """JobAssignment."""
     message = pb.JobAssignment(job=job, token=token)
@@ -161,16 +194,19 @@ def assignment(job: pb.Job, token: str, url: str) -> pb.ServerMessage:
     return pb.ServerMessage(assignment=message)
 
 
+@_encoder
 def termination(job_id: str) -> pb.ServerMessage:
     """JobTermination."""
     return pb.ServerMessage(termination=pb.JobTermination(job_id=job_id))
 
 
+@_encoder
 def pong(last_timestamp: int, timestamp: int) -> pb.ServerMessage:
     """WorkerPong."""
     return pb.ServerMessage(pong=pb.WorkerPong(last_timestamp=last_timestamp, timestamp=timestamp))
 
 
+@_encoder
 def go_away(reason: str) -> pb.ServerMessage:
     """GoAway: in the published protocol since August 2026, not sent by the open-source server yet."""
     return pb.ServerMessage(go_away=pb.AgentHttp.GoAway(reason=reason))
@@ -205,13 +241,14 @@ def decode(speaker: Role, payload: bytes | str, *, wall: float) -> tuple[Kind | 
 
 
 def _parse(message: Message, payload: bytes | str) -> None:
+    if isinstance(payload, str) and len(payload) > JSON_CHARS_MAX:
+        raise Undecodable(f"JSON of {len(payload)} characters")
     try:
         if isinstance(payload, str):
             json_format.Parse(payload, message, ignore_unknown_fields=True, max_recursion_depth=_JSON_DEPTH_MAX)
         else:
             message.ParseFromString(payload)
-    except (DecodeError, json_format.ParseError, RecursionError, ValueError, TypeError, AttributeError) as exc:
-        # json_format lets TypeError and AttributeError escape for JSON of the wrong shape ("[]", "1").
+    except (DecodeError, json_format.ParseError, RecursionError, *_WRONG_SHAPE) as exc:
         raise Undecodable(type(exc).__name__) from None
 
 
@@ -307,6 +344,11 @@ def job_from_proto(message: pb.Job, *, received_at: float) -> Job:
 
 
 _JOB_TYPES = frozenset(int(t) for t in JobType)
+
+
+def is_known_type(number: int) -> bool:
+    """Whether a job type is one of ours."""
+    return number in _JOB_TYPES
 
 
 def _registration(m: pb.RegisterWorkerRequest, wall: float) -> Event:

@@ -149,7 +149,9 @@ class SignalConnection:
         """Bytes came.  Never raises for what a peer sent; LocalProtocolError after the connection has finished."""
         if self.finished:
             raise LocalProtocolError("the connection has finished and takes no more input")
-        self._now = self._last_heard = now
+        self._now = now
+        if data:
+            self._last_heard = now
         for item in self._ws.receive_data(data):
             self._on_item(item, now)
             if self._stage is Stage.CLOSED:
@@ -173,6 +175,8 @@ class SignalConnection:
 
     def close(self, now: float, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; the peer's answer is awaited for 2 s.  Harmless when closing or closed already."""
+        if not (1000 <= code < 5000 and code not in _NEVER_SENT):
+            raise LocalProtocolError(f"{code} is not a close code that may be sent")
         self._now = now
         ours = Kind.WORKER_CLOSE if self.role is Role.WORKER else Kind.SERVER_CLOSE
         if self._stage in (Stage.IDLE, Stage.UPGRADING):
@@ -180,7 +184,7 @@ class SignalConnection:
         elif self._stage in (Stage.OPEN, Stage.REGISTERING, Stage.REGISTERED):
             self._before_close(now)
             self._step(ours)
-            self._ws.send_close(code, reason)
+            self._ws.send_close(code, reason.encode("utf-8", "replace").decode())
             self._timers.clear()
             self._timers.set(Timer.CLOSE, now + CLOSE_TIMEOUT)
 
@@ -222,7 +226,7 @@ class SignalConnection:
         elif isinstance(item, Closed):
             self._on_closed(item)
         elif isinstance(item, Failed):
-            self._fail(f"broken WebSocket data: {printable(item.reason)}", item.code or 1002)
+            self._fail(item)
         elif not isinstance(item, Pulse):
             self._on_handshake(item, now)
 
@@ -270,10 +274,15 @@ class SignalConnection:
         self._step(Kind.LOST)
         self._end(1006, text, ConnectionLostError(text, last_close_code=1006))
 
-    def _fail(self, text: str, close_code: int) -> None:
-        """The peer broke the rules; a Close is in the outbox where one could be said."""
+    def _fail(self, item: Failed) -> None:
+        """The peer broke the rules of WebSocket; a Close is in the outbox where one could be said."""
         self._step(Kind.LOST)
-        self._end(close_code, text, RemoteProtocolError(text, close_code=close_code))
+        if item.code:
+            text = f"broken WebSocket data: {printable(item.reason)}"
+            self._end(item.code, text, RemoteProtocolError(text, close_code=item.code))
+        else:
+            error = self._handshake_fault(f"broken WebSocket handshake: {printable(item.reason)}")
+            self._end(1006, str(error), error)
 
     def _end(self, code: int, reason: str, error: Exception | None) -> None:
         self._stage = Stage.CLOSED
@@ -285,7 +294,7 @@ class SignalConnection:
             self.tracer.ended(self, closed)
 
     def _skip(self, kind: str, reason: str) -> None:
-        self._events.append(MessageSkipped(kind=kind, reason=reason))
+        self._events.append(MessageSkipped(kind=kind, reason=printable(reason)))
 
     # ------------------------------------------------------------------------------------ filled in by the roles
 
@@ -294,6 +303,9 @@ class SignalConnection:
 
     def _on_handshake(self, item: Item, now: float) -> None:
         raise AssertionError(item)
+
+    def _handshake_fault(self, text: str) -> Exception:
+        raise AssertionError(text)
 
     def _on_timer(self, timer: Timer, job_id: str, now: float) -> None:
         raise AssertionError(timer)
@@ -313,6 +325,9 @@ class SignalConnection:
     def _after_end(self) -> None:
         """What the connection's end does to the jobs."""
 
+
+#: Close codes that stand for something else than a Close frame with that code (RFC 6455, 7.4.1).
+_NEVER_SENT = (1004, 1005, 1006, 1015)
 
 #: What was going on when a stream ended, for the error text.
 _WHEN = {

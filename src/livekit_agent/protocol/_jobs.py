@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .._bounds import ENDED_JOBS_MAX, JOBS_MAX
-from .._errors import LocalProtocolError
+from .._errors import LocalProtocolError, printable
 from .._types import Job, JobMetadata, JobStatus
 from ._state import JOB, Input, JobStage
 
@@ -55,15 +55,19 @@ class JobRecord:
         """Whether the JOB table has ``event`` in this stage's row."""
         return event in JOB[self.stage]
 
+    def require(self, event: Input) -> None:
+        """LocalProtocolError when the JOB table does not have ``event`` in this stage's row."""
+        if event not in JOB[self.stage]:
+            name = printable(self.job_id, 80)
+            raise LocalProtocolError(f"job {name}: {event.name.lower()} is not possible when {self.stage.name}")
+
     def apply(self, event: Input) -> None:
         """Take the transition; LocalProtocolError when the table has none."""
-        row = JOB[self.stage]
-        if event not in row:
-            raise LocalProtocolError(f"job {self.job_id}: {event.name.lower()} is not possible when {self.stage.name}")
-        self.stage = row[event]
+        self.require(event)
+        self.stage = JOB[self.stage][event]
 
     def __repr__(self) -> str:
-        return f"<JobRecord {self.job_id} {self.stage.name}>"
+        return f"<JobRecord {printable(self.job_id, 80)} {self.stage.name}>"
 
 
 class JobBook:
@@ -75,6 +79,7 @@ class JobBook:
         self._ended: dict[str, None] = {}  # ordered set of job ids that may be forgotten, oldest first
         self._places = 0
         self._reserved = 0
+        self._open_offers = 0
         self._unproven: dict[str, JobRecord] = {}
 
     # ------------------------------------------------------------------------------------ looking
@@ -92,6 +97,11 @@ class JobBook:
     def reserved(self) -> int:
         """Accepted jobs whose assignment has not come."""
         return self._reserved
+
+    @property
+    def open_offers(self) -> int:
+        """Offers that are unanswered."""
+        return self._open_offers
 
     @property
     def full(self) -> bool:
@@ -123,12 +133,15 @@ class JobBook:
         assert old is None or old.stage in (JobStage.DECLINED, JobStage.LAPSED), old
         self._ended.pop(job_id, None)
         record = self._records[job_id] = JobRecord(job_id, job, connection)
+        self._open_offers += 1
         return record
 
     def change(self, record: JobRecord, event: Input) -> None:
         """Take a transition and keep places, reservations and memory in step with it."""
+        was_offered = record.stage is JobStage.OFFERED
         was_reserved = record.stage is JobStage.ACCEPTED
         record.apply(event)
+        self._open_offers -= was_offered
         is_reserved = record.stage is JobStage.ACCEPTED
         self._reserved += is_reserved - was_reserved
         if is_reserved and not record.holds_place:
@@ -145,6 +158,9 @@ class JobBook:
         record.final = (status, error)
         record.running_due = False
         self._unproven[record.job_id] = record
+        while len(self._unproven) > ENDED_JOBS_MAX:
+            # A server that answers no ping proves nothing; the oldest status has been sent often enough.
+            self.prove(self._unproven[next(iter(self._unproven))])
 
     def prove(self, record: JobRecord) -> None:
         """The final status has arrived."""

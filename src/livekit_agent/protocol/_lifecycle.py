@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from .._bounds import BACKOFF_BASE, BACKOFF_CAP, LASTING_REGISTRATION
+from .._bounds import BACKOFF_BASE, BACKOFF_CAP, LASTING_REGISTRATION, RETRY_AFTER_MAX
 from .._errors import AuthenticationError, ConnectionLostError, HandshakeError
 
 __all__ = ["Backoff", "GiveUp", "Lifecycle", "Retry"]
@@ -78,7 +78,6 @@ class Lifecycle:
         self._max_failures = max_failures
         self._failures = 0
         self._flaps = 0
-        self._ever_registered = False
         self._registered_at: float | None = None
         self._auth_refusals = 0
 
@@ -94,7 +93,6 @@ class Lifecycle:
 
     def registered(self, now: float) -> None:
         """A connection got its register response."""
-        self._ever_registered = True
         self._registered_at = now
         self._auth_refusals = 0
 
@@ -105,8 +103,8 @@ class Lifecycle:
             if now - registered_at >= LASTING_REGISTRATION:
                 self._backoff.reset()
                 self._failures = self._flaps = 0
-            else:
-                self._flaps += 1
+                return Retry(delay=self._backoff.next_delay())
+            self._flaps += 1
         self._failures += 1
         if isinstance(error, AuthenticationError):
             return self._refused(error, jobs_running)
@@ -114,7 +112,7 @@ class Lifecycle:
             return GiveUp(error=_gave_up(error, self._failures))
         delay = self._backoff.next_delay()
         if isinstance(error, HandshakeError) and error.retry_after is not None:
-            delay = max(delay, error.retry_after)
+            delay = max(delay, min(error.retry_after, RETRY_AFTER_MAX))
         return Retry(delay=delay, hint=_FLAP_HINT if self._flaps >= _FLAPS_WORTH_TELLING else "")
 
     def idle(self, error: AuthenticationError) -> GiveUp:

@@ -72,8 +72,10 @@ class ServerConnection(SignalConnection):
         self, status: int, body: bytes, headers: Mapping[str, str] | None = None, now: float = 0.0
     ) -> None:
         """Answer with an HTTP error and finish."""
-        self._step(Kind.UPGRADE_REFUSED)
+        if self._stage is not Stage.UPGRADING:
+            raise LocalProtocolError("there is no upgrade request to refuse")
         self._ws.reject_upgrade(status, body, headers or {"content-type": "text/plain; charset=utf-8"})
+        self._step(Kind.UPGRADE_REFUSED)
         self._end(1006, f"refused with HTTP {status}", None)
 
     def registered(self, worker_id: str, server: ServerInfo, now: float) -> None:
@@ -101,16 +103,18 @@ class ServerConnection(SignalConnection):
         record = self._book.get(job.id)
         if record is None:
             raise LocalProtocolError(f"job {job.id} was not offered on this connection")
-        self._book.change(record, Input.ASSIGN)
+        record.require(Input.ASSIGN)
         self._say(Kind.ASSIGNMENT, _codec.assignment(job, token, url))
+        self._book.change(record, Input.ASSIGN)
 
     def terminate(self, job_id: str, now: float) -> None:
         """Ask the worker to end a job; once per job."""
         record = self._book.get(job_id)
         if record is None:
             raise LocalProtocolError(f"job {job_id} is not on this connection")
-        self._book.change(record, Input.TERMINATE)
+        record.require(Input.TERMINATE)
         self._say(Kind.TERMINATION, _codec.termination(job_id))
+        self._book.change(record, Input.TERMINATE)
 
     def go_away(self, reason: str, now: float) -> None:
         """Ask the worker to drain this connection and come back on another."""
@@ -183,6 +187,9 @@ class ServerConnection(SignalConnection):
         self._events.append(event)
 
     # ------------------------------------------------------------------------------------ time, end
+
+    def _handshake_fault(self, text: str) -> Exception:
+        return RemoteProtocolError(text, close_code=1006)
 
     def _on_timer(self, timer: Timer, job_id: str, now: float) -> None:
         if timer is Timer.KEEPALIVE:

@@ -36,6 +36,8 @@ class Timer(Enum):
 
 Key = tuple[Timer, str]
 
+_DEAD_ENTRIES_MAX = 64
+
 
 class TimerTable:
     """Deadlines by (timer, job id); the job id is empty for timers of the connection.
@@ -56,10 +58,14 @@ class TimerTable:
         if when < math.inf:
             self._serial += 1
             heapq.heappush(self._heap, (when, self._serial, key))
+        if len(self._heap) > 2 * len(self._when) + _DEAD_ENTRIES_MAX:
+            # Each answered offer leaves two dead entries for seconds; a flood of them must not pile up.
+            self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[0]]
+            heapq.heapify(self._heap)
 
-    def stop(self, timer: Timer, job_id: str = "") -> None:
-        """Disarm; harmless when not armed."""
-        self._when.pop((timer, job_id), None)
+    def stop(self, timer: Timer, job_id: str = "") -> bool:
+        """Disarm; whether it was armed."""
+        return self._when.pop((timer, job_id), None) is not None
 
     def clear(self) -> None:
         """Disarm everything."""

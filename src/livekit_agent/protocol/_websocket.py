@@ -235,6 +235,8 @@ class WebSocket:
         """Server: answer 101.  False when the request is not a valid upgrade; then reject it."""
         assert self._request is not None
         headers = [(n, v) for n, v in self._request.headers if n.lower() != b"authorization"]
+        if any(n == b"transfer-encoding" or (n == b"content-length" and v != b"0") for n, v in headers):
+            return False  # its body would be read as frames
         try:
             self._handshake.initiate_upgrade_connection(headers, self._request.target)
             answer = self._handshake.send(ws.AcceptConnection())

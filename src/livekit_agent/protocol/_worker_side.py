@@ -26,12 +26,13 @@ from .._bounds import (
     DEAD_AFTER_SILENCE,
     ERROR_TEXT_CHARS_MAX,
     HANDSHAKE_TIMEOUT,
+    OFFERS_MAX,
     PING_AFTER_SILENCE,
     REGISTER_TIMEOUT,
     STATUS_SETTLE_TIME,
 )
-from .._errors import LocalProtocolError, RemoteProtocolError, printable
-from .._types import JobMetadata, JobStatus, JobType
+from .._errors import HandshakeError, LocalProtocolError, RemoteProtocolError, printable
+from .._types import JobMetadata, JobStatus
 from . import _codec
 from ._connection import SignalConnection
 from ._events import (
@@ -88,7 +89,7 @@ class WorkerConnection(SignalConnection):
         serial: int,
     ) -> None:
         super().__init__(now=now, wall=wall, book=book)
-        self._registration = registration
+        self._registration = _codec.register(registration)
         self._serial = serial
         self._load = 0.0
         self._policy_full = False
@@ -121,12 +122,13 @@ class WorkerConnection(SignalConnection):
             self.decline(job_id, now)
             return False
         attributes = {k: v for k, v in metadata.participant_attributes.items() if k != _RESERVED_ATTRIBUTE}
-        record.metadata = replace(
+        metadata = replace(
             metadata,
             participant_identity=metadata.participant_identity or f"agent-{job_id}",
             participant_attributes=attributes,
         )
-        self._say(Kind.ANSWER, _codec.answer(job_id, record.metadata))
+        self._say(Kind.ANSWER, _codec.answer(job_id, metadata))
+        record.metadata = metadata
         self._book.change(record, Input.ACCEPT)
         self._timers.stop(Timer.ANSWER, job_id)
         self._timers.set(Timer.ASSIGNMENT, now + ASSIGNMENT_TIMEOUT, job_id)
@@ -165,6 +167,8 @@ class WorkerConnection(SignalConnection):
         if self._draining:
             return
         self._draining = True
+        if self._stage is not Stage.REGISTERED:
+            return  # no offer is open, or their connection's end will tell
         for record in self._book.offered():
             self.decline(record.job_id, now)
             self._events.append(AnswerExpired(job_id=record.job_id))
@@ -217,11 +221,14 @@ class WorkerConnection(SignalConnection):
         if now < settled_at:
             self._timers.set(Timer.SETTLE, settled_at, record.job_id)
             return
-        status, error = record.final
-        if record.stage is JobStage.ENDED:
-            self._book.change(record, Input.RESEND)
-        self._say(Kind.JOB_STATUS, _codec.job_status(record.job_id, status, error))
+        self._say_final(record)
         self._proof_due.append(record)
+
+    def _say_final(self, record: JobRecord) -> None:
+        assert record.final is not None
+        status, error = record.final
+        self._book.change(record, Input.RESEND)
+        self._say(Kind.JOB_STATUS, _codec.job_status(record.job_id, status, error))
 
     def _send_proof_ping(self) -> None:
         if not self._proof_due:
@@ -233,6 +240,10 @@ class WorkerConnection(SignalConnection):
 
     def _before_close(self, now: float) -> None:
         if self._stage is Stage.REGISTERED:
+            for record in self._book.unproven():
+                # Too early is better than never; what has not settled is not counted as proven.
+                if self._timers.stop(Timer.SETTLE, record.job_id):
+                    self._say_final(record)
             self._send_standing()
             self._send_proof_ping()
 
@@ -250,7 +261,7 @@ class WorkerConnection(SignalConnection):
         if isinstance(item, Accepted):
             self._step(Kind.UPGRADE_ACCEPTED)
             self._events.append(UpgradeAccepted())
-            self._say(Kind.REGISTER, _codec.register(self._registration))
+            self._say(Kind.REGISTER, self._registration)
             self._timers.set(Timer.REGISTER, now + REGISTER_TIMEOUT)
         else:
             assert isinstance(item, Refused), item
@@ -295,12 +306,14 @@ class WorkerConnection(SignalConnection):
             self._skip("offer", f"job {job.id} is offered already")
         elif record is not None and record.stage not in (JobStage.DECLINED, JobStage.LAPSED):
             self._refuse_offer(job.id, "is ours already")
-        elif not isinstance(job.type, JobType):
+        elif not _codec.is_known_type(job.type):
             self._refuse_offer(job.id, f"has the unknown type {job.type!r}")
         elif self._draining:
             self._refuse_offer(job.id, "came while draining")
         elif self._book.full:
             self._refuse_offer(job.id, "came while full")
+        elif self._book.open_offers >= OFFERS_MAX:
+            self._refuse_offer(job.id, f"came while {OFFERS_MAX} offers were open")
         else:
             self._book.open(job.id, job, self._serial)
             self._timers.set(Timer.ANSWER, now + ANSWER_TIMEOUT, job.id)
@@ -350,7 +363,7 @@ class WorkerConnection(SignalConnection):
 
     def _on_timer(self, timer: Timer, job_id: str, now: float) -> None:
         if timer is Timer.HANDSHAKE:
-            self._lost(f"no answer to the WebSocket upgrade within {HANDSHAKE_TIMEOUT:g} s")
+            self._on_handshake_timeout(now)
         elif timer is Timer.REGISTER:
             self._violation(f"no register response within {REGISTER_TIMEOUT:g} s")
         elif timer is Timer.CLOSE:
@@ -370,6 +383,17 @@ class WorkerConnection(SignalConnection):
             record = self._book.get(job_id)
             if record is not None and self._stage is Stage.REGISTERED and not record.proven:
                 self._send_status(record, now)
+
+    def _on_handshake_timeout(self, now: float) -> None:
+        for item in self._ws.receive_eof():
+            self._on_item(item, now)  # a refusal whose body never ended: its status is known
+        if not self.finished:
+            self._step(Kind.LOST)
+            error = HandshakeError(f"no answer to the WebSocket upgrade within {HANDSHAKE_TIMEOUT:g} s")
+            self._end(1006, str(error), error)
+
+    def _handshake_fault(self, text: str) -> Exception:
+        return HandshakeError(text, hint="is it a LiveKit server that listens there, and nothing in between?")
 
     def _on_silence(self, now: float) -> None:
         silent_since = self._last_heard
