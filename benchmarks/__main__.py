@@ -45,7 +45,13 @@ def real_server() -> Iterator[str | None]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes; writes nothing")
-    parser.add_argument("--peer", action="store_true", help="livekit-agents beside it, from its own environment")
+    parser.add_argument(
+        "--peer",
+        nargs="?",
+        const="",
+        metavar="PYTHON",
+        help="livekit-agents beside it, by this interpreter (default: that of tests/e2e/foreign/install.py)",
+    )
     parser.add_argument("--only", default="", help="only suites whose name contains this: wire memory idle import …")
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "benchmarks.md")
     arguments = parser.parse_args()
@@ -74,8 +80,8 @@ def main() -> int:
             for backend in BACKENDS:
                 run(f"live {backend}", lambda backend=backend: live.measure(backend, smoke, url))
                 run(f"start {backend}", lambda backend=backend: processes.start(backend, smoke, url))
-        if arguments.peer:
-            figures = peer.beside(figures, url, smoke)
+        if arguments.peer is not None:
+            figures = peer.beside(figures, url, smoke, arguments.peer)
         else:
             missing.append("livekit-agents beside it (run with `--peer`)")
     print(table(figures))

@@ -46,9 +46,7 @@ class WorkerConnection:
             for event in self._connection.events():
                 if isinstance(event, Request):
                     out += self._connection.send(AcceptConnection())
-                elif isinstance(event, Ping):
-                    out += self._connection.send(event.response())
-                elif isinstance(event, CloseConnection):
+                elif isinstance(event, Ping | CloseConnection):
                     out += self._connection.send(event.response())
                 elif isinstance(event, BytesMessage):
                     out += self._hear(agent_pb.WorkerMessage.FromString(bytes(event.data)))

@@ -132,13 +132,15 @@ async def _live(url: str, executor: str, idle: int, samples: int, bursts: Sequen
                         group.start_soon(api.dispatch, room, name)
                 jobs = (await it.count("job", ran + size, 30))[ran:]
                 delays = [float(str(each["t"])) - moment for each in jobs]
-                middle = f"{p50(delays) * 1_000:,.0f} ms" if delays else "–"
+                middle = f"{p50(delays) * 1_000:,.0f} ms" if delays else "none"
                 found[f"burst of {size}"] = f"{middle} ({len(jobs)} of {size} ran)"
     return found
 
 
-def beside(figures: Sequence[Figure], url: str | None, smoke: bool) -> list[Figure]:
+def beside(figures: Sequence[Figure], url: str | None, smoke: bool, interpreter: str = "") -> list[Figure]:
     """The figures with the peer's column filled where there is one."""
+    if interpreter:
+        os.environ["LIVEKIT_PEER_PYTHON"] = interpreter
     columns: dict[str, list[str]] = {}
     rates: dict[str, float] = {}
     delays: dict[str, float] = {}

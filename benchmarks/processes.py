@@ -176,7 +176,7 @@ def imports(smoke: bool) -> list[Figure]:
     return [
         Figure(
             what="`import livekit_agent`, beside a bare interpreter",
-            backend="–",
+            backend="none",
             ours=p50(package),
             floor=p50(bare),
             unit="ms",
@@ -185,7 +185,7 @@ def imports(smoke: bool) -> list[Figure]:
         ),
         Figure(
             what="`livekit-agent --help`",
-            backend="–",
+            backend="none",
             ours=p50(help_),
             floor=p50(bare),
             unit="ms",
