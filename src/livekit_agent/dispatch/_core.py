@@ -87,7 +87,7 @@ from ._events import (
     WorkerStatusChanged,
 )
 from ._messages import is_dependent, job_message, joining, participant_from_info, room_from_info, stamp_job
-from ._selection import bid, choose
+from ._selection import as_on_the_wire, bid, choose
 
 if TYPE_CHECKING:
     from livekit.protocol import models as models_pb
@@ -194,7 +194,7 @@ class DispatchCore:
     ) -> None:
         self._keys = keys
         self._rng = rng
-        self._target_load = target_load
+        self._target_load = as_on_the_wire(target_load)
         self._launch_delay = launch_delay
         self.server_info = ServerInfo(
             version=version, protocol=17, agent_protocol=1, region=region, node_id=self._new_id("ND_")

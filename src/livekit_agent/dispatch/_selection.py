@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import math
 import random
+import struct
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-__all__ = ["bid", "choose", "sane_load"]
+__all__ = ["as_on_the_wire", "bid", "choose", "sane_load"]
 
 T = TypeVar("T")
 
@@ -25,6 +26,11 @@ T = TypeVar("T")
 def sane_load(load: float) -> float:
     """``load`` as the arithmetic wants it: not negative, and infinite (never chosen) for what is no number."""
     return max(0.0, load) if math.isfinite(load) else math.inf
+
+
+def as_on_the_wire(load: float) -> float:
+    """``load`` in the wire's single precision: a worker that says 0.7 is then at a target of 0.7, not below it."""
+    return float(struct.unpack("<f", struct.pack("<f", load))[0])
 
 
 def bid(loads: Iterable[float], target: float) -> float:
