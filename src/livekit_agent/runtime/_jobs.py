@@ -159,6 +159,11 @@ class JobScope:
     def __repr__(self) -> str:
         return f"<JobScope {self.job.id} {self._phase.name}>"
 
+    @property
+    def phase(self) -> Phase:
+        """Where the job is."""
+        return self._phase
+
     # ------------------------------------------------------------------------------------ asked from outside
 
     def cancel(self, reason: CancelReason, note: str = "") -> bool:

@@ -31,7 +31,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from .. import __version__, events
-from .._bounds import CLOSE_TIMEOUT, FLUSH_TIMEOUT, LOAD_INTERVAL
+from .._bounds import CLOSE_TIMEOUT, CONNECT_TIMEOUT, FLUSH_TIMEOUT, LOAD_INTERVAL
 from .._errors import (
     AuthenticationError,
     ConfigError,
@@ -63,6 +63,7 @@ from ..protocol import (
     SignalConnection,
     Stage,
     StatusDelivered,
+    WorkerConnection,
     report_status,
     worker_token,
 )
@@ -217,6 +218,33 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         At most 1,000 wait for a slow listener; then the oldest is dropped.  Ends when the worker has closed.
         """
         return self._broadcast.listen(types or (events.WorkerEvent,))  # pyright: ignore[reportReturnType]
+
+    # What follows is for those who watch a worker from close by: simulation and monitoring.
+
+    @property
+    def jobs(self) -> tuple[JobScope, ...]:
+        """The jobs whose tasks live."""
+        return tuple(self._jobs.values())
+
+    @property
+    def book(self) -> JobBook:
+        """The protocol's view of the jobs."""
+        return self._book
+
+    @property
+    def connection_core(self) -> WorkerConnection | None:
+        """The protocol core of the present connection."""
+        return None if self._session is None else self._session.core
+
+    @property
+    def draining(self) -> bool:
+        """Whether a stop has begun."""
+        return self._draining
+
+    @property
+    def report_so_far(self) -> ShutdownReport:
+        """What the stop did; empty before its end."""
+        return self._report or ShutdownReport()
 
     def __repr__(self) -> str:
         name = self.options.agent_name or "unnamed"
@@ -458,7 +486,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._connections += 1
         self._asked_to_leave = False
         try:
-            stream = await self._connector(self._endpoint)
+            # Ours whatever the connector: a black-holed address must not hold the supervisor.
+            with anyio.fail_after(CONNECT_TIMEOUT):
+                stream = await self._connector(self._endpoint)
+        except TimeoutError:
+            return ConnectionLostError(
+                f"no connection to {self._endpoint.authority} within {CONNECT_TIMEOUT:g} s", code="CONNECT_TIMEOUT"
+            )
         except ConnectionLostError as exc:
             return exc
         except OSError as exc:

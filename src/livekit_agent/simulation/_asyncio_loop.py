@@ -85,8 +85,9 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     _timer_cancelled_count: int
     _thread_id: int | None
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, on_step: Callable[[int], None] | None = None) -> None:
         super().__init__()
+        self._on_step = on_step
         self._now = 0.0
         # A text seed goes through SHA-512, so equal seeds mean equal streams in every process.
         self._rng = random.Random(f"loop:{seed}")
@@ -163,6 +164,8 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
             # entered again to cancel everybody.
             handle = self._ready.popleft()
             if not handle.cancelled():
+                if self._on_step is not None:
+                    self._on_step(handle._context.get(_birth, 0))
                 handle._run()
 
     def _compact(self) -> None:

@@ -33,30 +33,37 @@ def run_virtual(
     *args: *Ts,
     backend: Literal["asyncio", "trio"] | str = "asyncio",
     seed: int = 0,
+    on_step: Callable[[int], None] | None = None,
 ) -> T:
     """Run ``fn(*args)`` to its end under virtual time and return its result, or raise what it raises.
 
-    The same ``seed`` gives the same order of steps in every process.  Raises :class:`DeadlockError` when every task
+    The same ``seed`` gives the same order of steps in every process; ``on_step`` is told of each step the birth number
+    of its task.  Raises :class:`DeadlockError` when every task
     waits and no deadline is left, and :class:`RealWorldError` in the task that asks for a thread or, on asyncio, a
     socket.
     """
     if backend == "asyncio":
-        return _run_asyncio(fn, args, seed)
+        return _run_asyncio(fn, args, seed, on_step)
     if backend == "trio":
-        return _run_trio(fn, args, seed)
+        return _run_trio(fn, args, seed, on_step)
     raise ValueError(f"unknown backend {backend!r}: asyncio or trio")
 
 
-def _run_asyncio(fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int) -> T:
+def _run_asyncio(
+    fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int, on_step: Callable[[int], None] | None
+) -> T:
     from anyio._backends import _asyncio as library
 
     from ._asyncio_loop import VirtualTimeLoop
 
     with _replaced(library, "WorkerThread", _refuse_thread):
-        return anyio.run(fn, *args, backend="asyncio", backend_options={"loop_factory": partial(VirtualTimeLoop, seed)})
+        options = {"loop_factory": partial(VirtualTimeLoop, seed, on_step)}
+        return anyio.run(fn, *args, backend="asyncio", backend_options=options)
 
 
-def _run_trio(fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int) -> T:
+def _run_trio(
+    fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int, on_step: Callable[[int], None] | None
+) -> T:
     import trio.testing
     from trio import _threads as threads
     from trio._core import _run as scheduler  # pyright: ignore[reportPrivateUsage]
@@ -72,9 +79,25 @@ def _run_trio(fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts], seed: int) ->
     ):
         scheduler._r.seed(f"trio:{seed}")  # pyright: ignore[reportPrivateUsage]
         try:
-            return anyio.run(_with_sentinel, clock, fn, args, backend="trio", backend_options={"clock": clock})
+            options = {"clock": clock, "instruments": [] if on_step is None else [_trio_steps(on_step)]}
+            return anyio.run(_with_sentinel, clock, fn, args, backend="trio", backend_options=options)
         finally:
             scheduler._r.setstate(state)  # pyright: ignore[reportPrivateUsage]
+
+
+def _trio_steps(on_step: Callable[[int], None]) -> Any:
+    """An instrument that tells of every step.  trio counts tasks through the whole process; births count from 0."""
+    import trio
+
+    class Steps(trio.abc.Instrument):
+        first: int | None = None
+
+        def before_task_step(self, task: Any) -> None:
+            if self.first is None:
+                self.first = task._counter
+            on_step(task._counter - self.first)
+
+    return Steps()
 
 
 async def _with_sentinel(clock: Any, fn: Callable[[*Ts], Awaitable[T]], args: tuple[*Ts]) -> T:

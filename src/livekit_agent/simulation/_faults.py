@@ -1,0 +1,362 @@
+"""Applying faults to a world: one method per kind, named after it.
+
+A fault method returns whether it took effect; only then is it counted.  Kinds that wait for their chance (a refused
+connect needs a connect) note their effect later, through ``self.took_effect``.  A fault with ``when`` strikes at the
+first moment from ``at`` on in which its worker is in that state: uniform instants would hardly ever hit a handshake that
+takes a millisecond.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._errors import RoomError
+from ._network import is_assignment
+from ._scenario import FAULT_KINDS, Fault
+from ._trace import Note
+
+if TYPE_CHECKING:
+    from ._network import SimConnection
+    from ._world import Seat, World
+
+__all__ = ["FaultDriver"]
+
+_HTTP_ERRORS = (404, 429, 503)
+_AUTH_ERRORS = (401, 403)
+
+
+class FaultDriver:
+    """Strikes as the scenario plans until the world heals."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._waiting: list[Fault] = []
+        self._counted: dict[int, None] = {}
+        self._lines: dict[int, SimConnection] = {}
+        world.trace.observe(self._look)
+
+    async def run(self) -> None:
+        """Strike at the planned instants."""
+        world = self._world
+        for fault in world.scenario.faults:
+            await anyio.sleep_until(max(fault.at, world.now()))
+            if world.healed:
+                return
+            if fault.when:
+                self._waiting.append(fault)
+            else:
+                self._strike(fault)
+
+    def heal(self) -> None:
+        """End everything: conditions are good again, stalls are over, scripted joins are forgotten."""
+        world = self._world
+        self._waiting.clear()
+        world.conditions.latency = (0.0, 0.002)
+        world.conditions.dribble = False
+        for seat in world.seats:
+            seat.refuse_until = seat.hang_until = seat.status_until = world.now()
+            seat.skew = 0.0
+            seat.on_dial.clear()
+            if seat.connection is not None:
+                for line in (seat.connection.up, seat.connection.down):
+                    line.heal()
+        world.rooms.forget_script()
+
+    # ------------------------------------------------------------------------------------ striking
+
+    def _look(self, note: Note) -> None:
+        """Strike what waits for a worker's state, now that something happened."""
+        if not self._waiting or note.what not in ("say", "hear", "handler", "closed"):
+            return
+        for fault in list(self._waiting):
+            seat = self._seat(fault)
+            if note.who.removeprefix("s:").startswith(f"w{seat.index}.") and fault.when in seat.states():
+                self._waiting.remove(fault)
+                self._strike(fault)
+
+    def _strike(self, fault: Fault) -> None:
+        states = self._seat(fault).states()
+        method: Callable[[Fault], bool] = getattr(self, f"_{fault.kind}")
+        if method(fault):
+            self.took_effect(fault, states)
+
+    def took_effect(self, fault: Fault, states: tuple[str, ...] = ()) -> None:
+        """Count a fault, once."""
+        key = id(fault)
+        if key not in self._counted:
+            self._counted[key] = None
+            self._world.note("world", "fault", fault.kind, "", target=fault.target, states=states)
+
+    def _seat(self, fault: Fault) -> Seat:
+        return self._world.seats[fault.target % len(self._world.seats)]
+
+    def _connection(self, fault: Fault) -> SimConnection | None:
+        connection = self._seat(fault).connection
+        return connection if connection is not None and connection.open else None
+
+    def _later(self, seconds: float, action: Callable[[], object]) -> None:
+        async def wait() -> None:
+            await anyio.sleep(seconds)
+            if not self._world.healed:
+                action()
+
+        self._world.tasks.start_soon(wait)
+
+    # ------------------------------------------------------------------------------------ network
+
+    def _latency(self, fault: Fault) -> bool:
+        conditions = self._world.conditions
+        conditions.latency = (0.0, 0.05 + fault.value % 1000 / 1000)
+        self._later(fault.seconds, lambda: setattr(conditions, "latency", (0.0, 0.002)))
+        return True
+
+    def _dribble(self, fault: Fault) -> bool:
+        conditions = self._world.conditions
+        conditions.dribble = True
+        self._later(fault.seconds, lambda: setattr(conditions, "dribble", False))
+        return True
+
+    def _stall(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        line = connection.up if fault.value % 2 else connection.down
+        line.stall(self._world.now() + fault.seconds)
+        return True
+
+    def _hang(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        for line in (connection.up, connection.down):
+            line.stall(self._world.now() + fault.seconds)
+        return True
+
+    def _half_close(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        (connection.up if fault.value % 2 else connection.down).end()
+        return True
+
+    def _reset(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        connection.reset()
+        return True
+
+    def _late_pong(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        connection.down.stall(self._world.now() + fault.seconds)
+        return True
+
+    def _refuse_connect(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        seat.refuse_until = self._world.now() + fault.seconds
+        return self._on_dial(fault, seat, "refuse_connect")
+
+    def _hang_connect(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        seat.hang_until = self._world.now() + fault.seconds
+        return self._on_dial(fault, seat, "hang_connect")
+
+    def _http_error(self, fault: Fault) -> bool:
+        return self._refuse_upgrade(fault, _HTTP_ERRORS[fault.value % len(_HTTP_ERRORS)])
+
+    def _unauthorized(self, fault: Fault) -> bool:
+        return self._refuse_upgrade(fault, _AUTH_ERRORS[fault.value % len(_AUTH_ERRORS)])
+
+    def _refuse_upgrade(self, fault: Fault, status: int) -> bool:
+        seat = self._seat(fault)
+        seat.status = status
+        seat.status_until = self._world.now() + fault.seconds
+        return self._on_dial(fault, seat, "http")
+
+    def _clock_skew(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        seat.skew = (-1) ** fault.value * (120.0 + fault.value % 600)
+        self._later(fault.seconds, lambda: setattr(seat, "skew", 0.0))
+        return self._break_and_count(fault, seat)
+
+    def _on_dial(self, fault: Fault, seat: Seat, how: str) -> bool:
+        """Break the connection, so that there is a dial to meet with the fault; it counts when it did."""
+
+        def listener(met: str) -> None:
+            if met == how:
+                self.took_effect(fault, seat.states())
+
+        seat.on_dial.append(listener)
+        if seat.connection is not None:
+            seat.connection.reset()
+        return False
+
+    def _break_and_count(self, fault: Fault, seat: Seat) -> bool:
+        if seat.connection is not None:
+            seat.connection.reset()
+        return seat.worker is not None
+
+    def _garbage(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        rng = random.Random(f"garbage:{fault.value}")
+        body = rng.randbytes(rng.randint(0, 40))
+        # Mostly whole binary frames that hold nonsense; sometimes a broken frame header.
+        return connection.inject(bytes([0x82, len(body)]) + body if fault.value % 4 else b"\xff" + body)
+
+    def _double_assignment(self, fault: Fault) -> bool:
+        def edit(frames: list[bytes]) -> list[bytes] | None:
+            if not any(is_assignment(frame) for frame in frames):
+                return None
+            self.took_effect(fault, self._seat(fault).states())
+            return [copy for frame in frames for copy in ([frame, frame] if is_assignment(frame) else [frame])]
+
+        return self._edit(fault, edit)
+
+    def _reordered_assignment(self, fault: Fault) -> bool:
+        held: list[bytes] = []
+
+        def edit(frames: list[bytes]) -> list[bytes] | None:
+            found = [frame for frame in frames if is_assignment(frame)]
+            if found and not held:
+                held.extend(found)
+                frames[:] = [frame for frame in frames if frame not in found]
+                return None
+            if held and frames:
+                self.took_effect(fault, self._seat(fault).states())
+                return [*frames, *held]
+            return None
+
+        return self._edit(fault, edit)
+
+    def _edit(self, fault: Fault, edit: Callable[[list[bytes]], list[bytes] | None]) -> bool:
+        connection = self._connection(fault)
+        if connection is not None:
+            connection.edit_next(edit)
+        return False
+
+    # ------------------------------------------------------------------------------------ server
+
+    def _restart(self, fault: Fault) -> bool:
+        return self._world.kill_server(fault.seconds)
+
+    def _go_away(self, fault: Fault) -> bool:
+        seat, server = self._seat(fault), self._world.server
+        if server is None or seat.worker is None or not seat.worker.worker_id:
+            return False
+        return server.go_away(seat.worker.worker_id, "simulated")
+
+    def _delete_dispatch(self, fault: Fault) -> bool:
+        world = self._world
+        if world.server is None or not world.dispatches:
+            return False
+        room, dispatch_id = world.dispatches.pop(-1 - fault.value % min(len(world.dispatches), 3))
+        return world.server.delete_dispatch(room, dispatch_id) is not None
+
+    # ------------------------------------------------------------------------------------ worker
+
+    def _drain(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        if seat.worker is None or seat.worker.draining:
+            return False
+        seat.pause = fault.seconds
+        self._world.stop(seat)
+        return True
+
+    def _cancel(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        if seat.worker is None or seat.scope is None:
+            return False
+        seat.pause = fault.seconds
+        self._world.note(seat.label, "worker", "cancel")
+        seat.scope.cancel()
+        return True
+
+    # ------------------------------------------------------------------------------------ rooms
+
+    def _join_refused(self, fault: Fault) -> bool:
+        self._world.rooms.refuse_next()
+        return True
+
+    def _join_hangs(self, fault: Fault) -> bool:
+        self._world.rooms.hang_next()
+        return True
+
+    def _agent(self, fault: Fault) -> tuple[str, str] | None:
+        agents = list(self._world.agents.values())
+        return agents[fault.target % len(agents)] if agents else None
+
+    def _strike_agent(self, fault: Fault, verb: Callable[[str, str], object]) -> bool:
+        agent = self._agent(fault)
+        if agent is None:
+            return False
+        try:
+            return verb(*agent) is not False
+        except RoomError:
+            return False  # it has just left
+
+    def _room_lost(self, fault: Fault) -> bool:
+        return self._strike_agent(fault, self._world.rooms.lose)
+
+    def _room_interrupted(self, fault: Fault) -> bool:
+        agent = self._agent(fault)
+        rooms = self._world.rooms
+
+        def restore() -> None:
+            assert agent is not None
+            try:
+                rooms.restore(*agent)
+            except RoomError:
+                pass  # the agent has left meanwhile
+
+        if not self._strike_agent(fault, rooms.interrupt):
+            return False
+        self._later(fault.seconds, restore)
+        return True
+
+    def _duplicate_identity(self, fault: Fault) -> bool:
+        agent = self._agent(fault)
+        if agent is None:
+            return False
+
+        async def impostor() -> None:
+            try:
+                room = await self._world.rooms.join(*agent)
+                self._world.people[f"impostor-{id(fault)}"] = room
+            except RoomError:
+                pass  # the room has been closed
+
+        self._world.tasks.start_soon(impostor)
+        return True
+
+    def _removed(self, fault: Fault) -> bool:
+        return self._strike_agent(fault, self._world.rooms.remove_participant)
+
+    def _room_closed(self, fault: Fault) -> bool:
+        agent = self._agent(fault)
+        return agent is not None and self._world.rooms.delete_room(agent[0])
+
+    def _event_storm(self, fault: Fault) -> bool:
+        agent = self._agent(fault)
+        if agent is None:
+            return False
+        rooms = self._world.rooms
+        try:
+            for number in range(300):
+                rooms.send_data(agent[0], b"storm", topic=str(number))
+                if number % 10 == 0:
+                    rooms.update_room_metadata(agent[0], str(number))
+        except RoomError:
+            return False
+        return True
+
+
+_MISSING = [kind for kind in FAULT_KINDS if not hasattr(FaultDriver, f"_{kind}")]
+assert not _MISSING, _MISSING

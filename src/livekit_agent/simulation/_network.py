@@ -1,0 +1,303 @@
+"""A network below the byte-stream seam: ordinary AnyIO streams whose bytes take time and meet with faults.
+
+One :class:`Line` per direction holds bytes with their arrival times; order is kept, as TCP keeps it.  Faults change
+lines: latency, splitting into small pieces, stalls, an end in one direction, a reset with part of the bytes delivered.
+Faults about messages (garbage, a doubled or delayed assignment) work on whole server frames, which are unmasked.
+
+The streams keep a socket's promises: bounded buffers, one sender and one receiver at a time, closing wakes the peer,
+what was sent before an orderly end can still be read.  tests/simulation/test_network.py has trio judge them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream
+
+from .._bounds import KIB
+
+__all__ = ["Conditions", "Line", "SimConnection", "sim_pipe"]
+
+#: Bytes that may be on their way in one direction before ``send`` waits: a socket buffer.
+WINDOW = 64 * KIB
+
+
+class Conditions:
+    """How a network behaves now; shared by all lines of one, changed by faults."""
+
+    def __init__(self, rng: random.Random, now: Callable[[], float]) -> None:
+        self.rng = rng
+        self.now = now
+        self.latency = (0.0, 0.002)
+        """Range of a delivery's delay, in seconds."""
+        self.dribble = False
+        """Whether bytes arrive in pieces of one to five."""
+
+
+class Line:
+    """One direction of a connection."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self._queue: deque[tuple[float, bytes]] = deque()
+        self._bytes = 0
+        self._last_arrival = -math.inf
+        self._stalled_until = -math.inf
+        self.ended = False
+        """The sender will send no more."""
+        self.broken = False
+        """Reset: nothing can be sent or received any more."""
+        self.deaf = False
+        """The receiver is gone."""
+        self._changed = anyio.Event()
+
+    @property
+    def full(self) -> bool:
+        """Whether a sender has to wait."""
+        return self._bytes >= WINDOW
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is on its way."""
+        return not self._queue
+
+    def put(self, data: bytes, delay: float = 0.0) -> None:
+        """Send bytes off."""
+        conditions = self._conditions
+        while data:
+            size = conditions.rng.randint(1, 5) if conditions.dribble and len(data) < 4096 else len(data)
+            piece, data = data[:size], data[size:]
+            arrival = conditions.now() + delay + conditions.rng.uniform(*conditions.latency)
+            self._last_arrival = max(self._last_arrival, arrival)
+            self._queue.append((self._last_arrival, piece))
+            self._bytes += len(piece)
+        self.change()
+
+    def take(self, max_bytes: int) -> bytes:
+        """What has arrived, at most so much; empty if nothing has."""
+        now = self._conditions.now()
+        taken = bytearray()
+        while self._queue and self._due_at() <= now and len(taken) < max_bytes:
+            _, piece = self._queue.popleft()
+            room = max_bytes - len(taken)
+            if len(piece) > room:
+                self._queue.appendleft((now, piece[room:]))
+            taken += piece[:room]
+        self._bytes -= len(taken)
+        if taken:
+            self.change()
+        return bytes(taken)
+
+    def _due_at(self) -> float:
+        return max(self._queue[0][0], self._stalled_until) if self._queue else math.inf
+
+    async def wait(self) -> None:
+        """Wait until something arrives or changes."""
+        with anyio.CancelScope(deadline=self._due_at()):
+            await self._changed.wait()
+
+    def change(self) -> None:
+        """Wake whoever waits."""
+        self._changed.set()
+        self._changed = anyio.Event()
+
+    # ------------------------------------------------------------------------------------ faults
+
+    def stall(self, until: float) -> None:
+        """Deliver nothing before ``until``."""
+        self._stalled_until = max(self._stalled_until, until)
+        self.change()
+
+    def heal(self) -> None:
+        """End a stall."""
+        self._stalled_until = -math.inf
+        self.change()
+
+    def end(self) -> None:
+        """An orderly end of this direction: what is on its way still arrives."""
+        self.ended = True
+        self.change()
+
+    def reset(self, keep: int) -> None:
+        """Break, with ``keep`` bytes of what is on its way delivered: often the middle of a frame."""
+        kept = bytearray()
+        while self._queue and len(kept) < keep:
+            kept += self._queue.popleft()[1]
+        self._queue.clear()
+        self._bytes = 0
+        if kept:
+            self._queue.append((self._conditions.now(), bytes(kept[:keep])))
+            self._bytes = min(len(kept), keep)
+        self.broken = True
+        self._stalled_until = -math.inf
+        self.change()
+
+
+class _SimStream(ByteStream):
+    """One end."""
+
+    def __init__(self, connection: SimConnection, outgoing: Line, incoming: Line, *, server: bool) -> None:
+        self._connection = connection
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._server = server
+        self._closed = False
+        self._sending = anyio.ResourceGuard("sending to")
+        self._receiving = anyio.ResourceGuard("receiving from")
+
+    async def send(self, item: bytes) -> None:
+        with self._sending:
+            await anyio.lowlevel.checkpoint()
+            self._check()
+            while self._outgoing.full:
+                await self._outgoing.wait()
+                self._check()
+            if item:
+                self._connection.transmit(self._outgoing, bytes(item), server=self._server)
+
+    def _check(self) -> None:
+        if self._closed or (self._outgoing.ended and not self._outgoing.broken):
+            raise anyio.ClosedResourceError
+        if self._outgoing.broken or self._outgoing.deaf:
+            raise anyio.BrokenResourceError
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        with self._receiving:
+            await anyio.lowlevel.checkpoint()
+            line = self._incoming
+            while True:
+                if self._closed:
+                    raise anyio.ClosedResourceError
+                if data := line.take(max_bytes):
+                    self._connection.delivered(len(data), server=self._server)
+                    return data
+                if line.broken:
+                    raise anyio.BrokenResourceError
+                if line.ended and line.idle:
+                    raise anyio.EndOfStream
+                await line.wait()
+
+    async def send_eof(self) -> None:
+        with self._sending:
+            await anyio.lowlevel.checkpoint()
+            if self._closed:
+                raise anyio.ClosedResourceError
+            self._outgoing.end()
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._outgoing.end()
+            self._incoming.deaf = True
+            self._incoming.change()
+            self._connection.closed()
+        await anyio.lowlevel.checkpoint()
+
+
+class SimConnection:
+    """Both directions of one connection, and the faults that strike it."""
+
+    def __init__(
+        self,
+        label: str,
+        conditions: Conditions,
+        *,
+        on_delivery: Callable[[str, str, int], None] | None = None,
+        on_close: Callable[[SimConnection], None] | None = None,
+    ) -> None:
+        self.label = label
+        self.up, self.down = Line(conditions), Line(conditions)
+        """From the worker, and from the server."""
+        self.open = True
+        self._rng = conditions.rng
+        self._on_delivery = on_delivery
+        self._on_close = on_close
+        self._edits: list[Callable[[list[bytes]], list[bytes] | None]] = []
+        self._talking = False  # the 101 has passed: what follows from the server is frames
+        self.client: ByteStream = _SimStream(self, self.up, self.down, server=False)
+        self.server: ByteStream = _SimStream(self, self.down, self.up, server=True)
+
+    def transmit(self, line: Line, data: bytes, *, server: bool) -> None:
+        """Put what an end sends on its line; server frames pass the armed edits."""
+        if not server:
+            line.put(data)
+            return
+        if not self._talking:
+            self._talking = True
+            line.put(data)
+            return
+        if self._edits and (frames := split_frames(data)) is not None:
+            for edit in list(self._edits):
+                edited = edit(frames)
+                if edited is not None:
+                    frames = edited
+                    self._edits.remove(edit)
+            data = b"".join(frames)
+        line.put(data)
+
+    def delivered(self, size: int, *, server: bool) -> None:
+        """An end has received bytes."""
+        if self._on_delivery is not None:
+            self._on_delivery(self.label, "up" if server else "down", size)
+
+    def closed(self) -> None:
+        """An end was closed."""
+        if self.open:
+            self.open = False
+            if self._on_close is not None:
+                self._on_close(self)
+
+    # ------------------------------------------------------------------------------------ faults
+
+    def reset(self) -> None:
+        """Break both directions, part of the bytes on their way delivered."""
+        for line in (self.up, self.down):
+            line.reset(self._rng.randint(0, 60))
+
+    def inject(self, data: bytes) -> bool:
+        """Have the worker receive bytes that the server did not send, between two of its frames."""
+        if not self._talking or self.down.broken or self.down.ended:
+            return False
+        self.down.put(data)
+        return True
+
+    def edit_next(self, edit: Callable[[list[bytes]], list[bytes] | None]) -> None:
+        """Offer every later batch of server frames to ``edit`` until it changes one."""
+        self._edits.append(edit)
+
+
+def sim_pipe(conditions: Conditions) -> tuple[ByteStream, ByteStream]:
+    """Two connected ends, for tests of the streams themselves."""
+    connection = SimConnection("pipe", conditions)
+    return connection.client, connection.server
+
+
+def split_frames(data: bytes) -> list[bytes] | None:
+    """A server's bytes as whole, unmasked frames; None if they are not that."""
+    frames: list[bytes] = []
+    position = 0
+    while position < len(data):
+        if len(data) - position < 2:
+            return None
+        length, header = data[position + 1] & 0x7F, 2
+        if length == 126:
+            length, header = int.from_bytes(data[position + 2 : position + 4], "big"), 4
+        elif length == 127:
+            length, header = int.from_bytes(data[position + 2 : position + 10], "big"), 10
+        end = position + header + length
+        if end > len(data):
+            return None
+        frames.append(data[position:end])
+        position = end
+    return frames
+
+
+def is_assignment(frame: bytes) -> bool:
+    """Whether a server frame holds a JobAssignment (field 3 of ServerMessage)."""
+    header = {126: 4, 127: 10}.get(frame[1] & 0x7F, 2)
+    return len(frame) > header and frame[header] >> 3 == 3

@@ -1,0 +1,280 @@
+"""A scenario: everything that a seed decides, as a value.
+
+``generate(seed)`` draws one; ``to_json`` and ``from_json`` keep it; ``smaller`` proposes simpler ones, for shrinking.  The
+run itself draws nothing from the seed but the schedule (``scheduler_seed``) and the network's small change (latencies,
+splits), each from a generator of its own name, so that a draw added here does not shift them.
+
+Swarm: the seed draws which *kinds* of fault are on before it draws any fault.  With all kinds always on, faults mask each
+other: a worker that is reset every second never gets as far as the fault that would hurt it.
+
+Pure: layer 2.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, cast
+
+__all__ = ["FAULT_KINDS", "Fault", "JobPlan", "Scenario", "WorkerPlan", "generate"]
+
+CHAOS_SECONDS = 120.0
+"""Virtual seconds of chaos, at least."""
+
+STATES = (
+    "registering",
+    "offer in flight",
+    "accepted but not assigned",
+    "joining",
+    "running",
+    "reporting",
+    "draining",
+    "backoff",
+)
+"""What may be going on at a worker, for faults that wait for it and goals that count it."""
+
+TYPES = ("room", "participant", "publisher")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaultKind:
+    """A kind of fault: what it is and how long it lasts."""
+
+    name: str
+    about: str
+    span: tuple[float, float] = (0.0, 0.0)
+    """Range of its duration in seconds; (0, 0) for an instant."""
+    weight: int = 2
+    on: str = "network"
+    """``network``, ``server``, ``worker`` or ``room``: who applies it."""
+
+
+def _kind(name: str, about: str, span: tuple[float, float] = (0, 0), weight: int = 2, on: str = "network") -> FaultKind:
+    return FaultKind(name=name, about=about, span=span, weight=weight, on=on)
+
+
+#: Every fault there is.  To add one: a row here, a method ``_<name>`` where it is applied (``_faults.py``).
+FAULT_KINDS: Mapping[str, FaultKind] = {
+    kind.name: kind
+    for kind in (
+        _kind("latency", "deliveries take up to a second", (2, 15)),
+        _kind("dribble", "bytes arrive in pieces of one to five", (1, 6)),
+        _kind("stall", "nothing is delivered in one direction, then all of it", (1, 12)),
+        _kind("hang", "nothing is delivered in either direction any more; the connection stays open", (20, 45)),
+        _kind("half_close", "one direction ends"),
+        _kind("reset", "the connection breaks in the middle of what is on its way", weight=4),
+        _kind("refuse_connect", "connects are refused", (1, 10)),
+        _kind("hang_connect", "connects get no answer", (2, 15)),
+        _kind("http_error", "the upgrade is answered 404, 429 or 503", (2, 12)),
+        _kind("unauthorized", "the upgrade is answered 401 or 403", (0.5, 6), 1),
+        _kind("garbage", "a frame of random bytes reaches the worker"),
+        _kind("late_pong", "the server's frames arrive half a minute late", (31, 34), 1),
+        _kind("double_assignment", "the next assignment arrives twice"),
+        _kind("reordered_assignment", "the next assignment arrives after what follows it"),
+        _kind("clock_skew", "the worker's clock is off by minutes", (5, 20), 1),
+        _kind("restart", "the server dies and comes back", (0.2, 8), 3, on="server"),
+        _kind("go_away", "the server asks a worker to connect elsewhere", on="server"),
+        _kind("delete_dispatch", "a dispatch is deleted under its job", weight=3, on="server"),
+        _kind("drain", "a worker is stopped and comes back", (0.5, 10), 3, on="worker"),
+        _kind("cancel", "a worker's start() is cancelled and it comes back", (0.5, 10), 2, on="worker"),
+        _kind("join_refused", "the next join of an agent is refused", on="room"),
+        _kind("join_hangs", "the next join of an agent is not answered", on="room"),
+        _kind("room_lost", "an agent's connection to its room is lost for good", on="room"),
+        _kind("room_interrupted", "an agent's connection to its room breaks and comes back", (0.5, 5), on="room"),
+        _kind("duplicate_identity", "somebody joins with an agent's identity", on="room"),
+        _kind("removed", "an agent is removed from its room", on="room"),
+        _kind("room_closed", "a room is deleted", on="room"),
+        _kind("event_storm", "hundreds of data packets and changes at once", on="room"),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """A worker and how it is set."""
+
+    type: str
+    max_jobs: int | None = None
+    shutdown_timeout: float = 5.0
+    cancel_grace: float = 1.5
+    cleanup_timeout: float = 2.0
+    job_timeout: float | None = None
+    starts_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlan:
+    """A job to be launched: when, of which type, in which room, and what its handler does."""
+
+    at: float
+    type: str
+    room: str
+    request: str = "accept"
+    """accept, slow, never, raise, decline or reject."""
+    do: str = "return"
+    """return, raise, hang, shield, stuck, swallow or shutdown."""
+    seconds: float = 1.0
+    children: int = 0
+    cleanup: float = 0.0
+    """Seconds its clean-up takes; 0 for none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A fault to come."""
+
+    at: float
+    kind: str
+    target: int = 0
+    """Index of the worker concerned; of the room for room faults.  Taken modulo what there is."""
+    seconds: float = 0.0
+    when: str = ""
+    """A state to wait for (one of ``STATES``); empty for none."""
+    value: int = 0
+    """What the kind wants to know besides: a status, a direction, a seed for bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One simulated history to be."""
+
+    seed: int
+    scheduler_seed: int
+    chaos_seconds: float = CHAOS_SECONDS
+    workers: tuple[WorkerPlan, ...] = ()
+    jobs: tuple[JobPlan, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    version: int = field(default=1)
+
+    def to_json(self) -> str:
+        """The scenario as text; ``from_json`` gives an equal one back."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Scenario:
+        """The scenario of a text.  ValueError for what is none."""
+        try:
+            data = cast("dict[str, Any]", json.loads(text))
+            if data.get("version") != 1:
+                raise ValueError(f"scenario version {data.get('version')!r} is not known")
+            return cls(
+                **{
+                    **data,
+                    "workers": tuple(WorkerPlan(**row) for row in data["workers"]),
+                    "jobs": tuple(JobPlan(**row) for row in data["jobs"]),
+                    "faults": tuple(Fault(**row) for row in data["faults"]),
+                }
+            )
+        except (TypeError, KeyError, AttributeError) as exc:
+            raise ValueError(f"not a scenario: {exc}") from exc
+
+    def smaller(self) -> Iterator[Scenario]:
+        """Simpler scenarios, the boldest first: without half the faults or jobs, without one, with a plainer job."""
+        for name in ("faults", "jobs"):
+            items: tuple[Any, ...] = getattr(self, name)
+            half = len(items) // 2
+            if half > 1:
+                yield replace(self, **{name: items[:half]})
+                yield replace(self, **{name: items[half:]})
+            for index in range(len(items)):
+                yield replace(self, **{name: items[:index] + items[index + 1 :]})
+        for index in range(len(self.workers)):
+            if len(self.workers) > 1:
+                yield replace(self, workers=self.workers[:index] + self.workers[index + 1 :])
+        for index, job in enumerate(self.jobs):
+            for plainer in (
+                replace(job, cleanup=0.0),
+                replace(job, children=0),
+                replace(job, request="accept"),
+                replace(job, do="return"),
+            ):
+                if plainer != job:
+                    yield replace(self, jobs=(*self.jobs[:index], plainer, *self.jobs[index + 1 :]))
+        if self.scheduler_seed:
+            yield replace(self, scheduler_seed=0)
+
+
+def generate(seed: int, *, kinds: tuple[str, ...] | None = None, chaos_seconds: float = CHAOS_SECONDS) -> Scenario:
+    """The scenario of a seed.  ``kinds`` restricts the faults."""
+
+    def rng(purpose: str) -> random.Random:
+        # Text seeds go through SHA-512: equal in every process, independent between purposes.
+        return random.Random(f"{purpose}:{seed}")
+
+    workers = _draw_workers(rng("workers"))
+    return Scenario(
+        seed=seed,
+        scheduler_seed=rng("scheduler").getrandbits(32),
+        chaos_seconds=chaos_seconds,
+        workers=workers,
+        jobs=_draw_jobs(rng("jobs"), chaos_seconds),
+        faults=_draw_faults(rng("faults"), kinds or tuple(FAULT_KINDS), chaos_seconds),
+    )
+
+
+def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
+    """One worker per job type, sometimes a second for one of them."""
+    types = [*TYPES]
+    if rng.random() < 0.3:
+        types.append(rng.choice(TYPES))
+    return tuple(
+        WorkerPlan(
+            type=kind,
+            max_jobs=rng.choice((1, 1, 2, 3, None)),
+            shutdown_timeout=rng.choice((0.0, 1.0, 5.0, 10.0)),
+            cancel_grace=rng.choice((0.5, 1.5, 1.5)),
+            cleanup_timeout=rng.choice((0.0, 1.0, 2.0)),
+            job_timeout=rng.choice((None, None, None, 5.0, 20.0)),
+            starts_at=rng.choice((0.0, 0.0, rng.uniform(0, 10))),
+        )
+        for kind in types
+    )
+
+
+def _draw_jobs(rng: random.Random, chaos: float) -> tuple[JobPlan, ...]:
+    """At least eight jobs of all three types, some in bursts at one instant."""
+    jobs: list[JobPlan] = []
+    count = rng.randint(8, 14)
+    while len(jobs) < count:
+        at = round(rng.uniform(1.0, chaos - 5.0), rng.choice((0, 3)))
+        burst = rng.choice((1, 1, 1, 2, 4))
+        for _ in range(min(burst, count - len(jobs))):
+            kind = TYPES[len(jobs) % 3]
+            jobs.append(_draw_job(rng, at, kind, f"room-{len(jobs) if rng.random() < 0.7 else rng.randint(0, 3)}"))
+    return tuple(sorted(jobs, key=lambda job: job.at))
+
+
+def _draw_job(rng: random.Random, at: float, kind: str, room: str) -> JobPlan:
+    return JobPlan(
+        at=at,
+        type=kind,
+        room=room,
+        request=rng.choices(("accept", "slow", "never", "raise", "decline", "reject"), (80, 8, 3, 3, 3, 3))[0],
+        do=rng.choices(("return", "raise", "hang", "shield", "stuck", "swallow", "shutdown"), (40, 12, 28, 5, 3, 6, 6))[
+            0
+        ],
+        seconds=rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 5), rng.uniform(0, 30))),
+        children=rng.choice((0, 0, 1, 3)),
+        cleanup=rng.choice((0.0, 0.0, 0.5, 4.0)),
+    )
+
+
+def _draw_faults(rng: random.Random, kinds: tuple[str, ...], chaos: float) -> tuple[Fault, ...]:
+    on = [kind for kind in kinds if rng.random() < 0.4] or [rng.choice(kinds)]
+    weights = [FAULT_KINDS[kind].weight for kind in on]
+    faults: list[Fault] = []
+    for kind in rng.choices(on, weights, k=rng.randint(8, 18)):
+        low, high = FAULT_KINDS[kind].span
+        faults.append(
+            Fault(
+                at=round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3))),
+                kind=kind,
+                target=rng.randrange(8),
+                seconds=round(rng.uniform(low, high), 3),
+                when=rng.choice(STATES) if rng.random() < 0.5 else "",
+                value=rng.getrandbits(16),
+            )
+        )
+    return tuple(sorted(faults, key=lambda fault: fault.at))

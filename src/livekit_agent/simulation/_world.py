@@ -1,0 +1,381 @@
+"""Engine (b): the whole SDK in one process under virtual time, living through a scenario.
+
+Real parts: the worker (``UniversalWorker``), the dispatch server, rooms over ``MemoryTransport``, a handler.  Simulated:
+the network between worker and server (``_network.py``), the clocks, the load probe, and the people in the rooms.
+
+A run has three acts.  *Chaos*: jobs are launched and faults strike as planned.  *Heal*: every fault ends; within
+``CONVERGENCE`` seconds each worker must be registered, or have ended with its documented error.  *Curtain*: all rooms are
+closed and the workers stopped; every job must be over, and nothing may be left.
+
+The run only writes the trace; judging it is ``_checkers.py``'s, so that the same checkers can judge a hand-written one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import ByteStream, TaskGroup
+
+from .._errors import AgentError, RoomError
+from .._options import WorkerOptions
+from .._types import JobType, WorkerStatus
+from ..dispatch import DispatchServer
+from ..monitoring._probe import Sample
+from ..protocol import JobStage, SignalConnection, Stage
+from ..rooms import AudioSource, MemoryRooms, Room
+from ..runtime._jobs import Phase
+from ..runtime._worker import UniversalWorker
+from ._actor import ScriptedHandler
+from ._network import Conditions, SimConnection
+from ._scenario import JobPlan, Scenario, WorkerPlan
+from ._tap import Tap, who_am_i
+from ._trace import Trace
+
+__all__ = ["CONVERGENCE", "Seat", "World"]
+
+CONVERGENCE = 120.0
+"""Seconds after the heal within which every worker must be registered: 30 s of silence until a dead connection is
+noticed, at most 30 s of backoff, 10 s each to connect, shake hands and register, and a life that ends and begins."""
+
+CURTAIN = 60.0
+"""Seconds within which every job must be over once its room is closed and its worker stopped."""
+
+_EPOCH = 1_800_000_000.0
+_KEY, _SECRET = "simkey", "simsecret-simsecret-simsecret-32"
+
+
+class Seat:
+    """A worker's place in the world: its plan, its present life, and the network conditions between it and the server."""
+
+    def __init__(self, index: int, plan: WorkerPlan) -> None:
+        self.index = index
+        self.plan = plan
+        self.life = 0
+        self.dials = 0
+        self.worker: UniversalWorker | None = None
+        self.scope: anyio.CancelScope | None = None
+        self.pause = 1.0
+        """Seconds between two lives."""
+        self.connection: SimConnection | None = None
+        self.refuse_until = self.hang_until = self.status_until = -math.inf
+        self.status = 0
+        self.skew = 0.0
+        self.on_dial: list[Callable[[str], None]] = []
+        """Told how a dial met with a fault; how a connect fault learns that it took effect."""
+
+    @property
+    def label(self) -> str:
+        """``w0.2``: the second life of the first worker."""
+        return f"w{self.index}.{self.life}"
+
+    def states(self) -> tuple[str, ...]:
+        """What is going on here, in the words of the goals."""
+        worker = self.worker
+        if worker is None:
+            return ()
+        core = worker.connection_core
+        states: dict[str, bool] = {
+            "registering": core is not None and core.stage in (Stage.UPGRADING, Stage.OPEN, Stage.REGISTERING),
+            "backoff": core is None,
+            "offer in flight": bool(worker.book.offered()),
+            "accepted but not assigned": worker.book.reserved > 0,
+            "joining": any(job.phase is Phase.JOINING for job in worker.jobs),
+            "running": any(job.phase is Phase.HANDLING for job in worker.jobs),
+            "reporting": any(r.stage is JobStage.ENDED for r in worker.book.unproven()),
+            "draining": worker.status is WorkerStatus.DRAINING,
+        }
+        return tuple(name for name, true in states.items() if true)
+
+
+class World:
+    """One run of one scenario."""
+
+    def __init__(self, scenario: Scenario, trace: Trace) -> None:
+        self.scenario = scenario
+        self.trace = trace
+        self.conditions = Conditions(self.rng("network"), self.now)
+        self.seats = [Seat(index, plan) for index, plan in enumerate(scenario.workers)]
+        self.rooms = MemoryRooms({_KEY: _SECRET}, rng=self.rng("rooms"), wall_clock=self.wall)
+        self.server: DispatchServer | None = None
+        self.server_lives = 0
+        self.downtime = 1.0
+        self.over = False
+        self.healed = False
+        self.people: dict[str, Room] = {}
+        self.dispatches: list[tuple[str, str]] = []
+        self.agents: dict[str, tuple[str, str]] = {}
+        """Job id → (room, identity) of agents that are in a room now."""
+        self._kill = anyio.Event()
+
+    # ------------------------------------------------------------------------------------ clocks and chance
+
+    def rng(self, purpose: str) -> random.Random:
+        """A generator of its own for each purpose, so that a draw added to one does not shift another."""
+        return random.Random(f"{purpose}:{self.scenario.seed}")
+
+    def now(self) -> float:
+        """Virtual seconds."""
+        return anyio.current_time()
+
+    def wall(self) -> float:
+        """Virtual Unix seconds."""
+        return _EPOCH + anyio.current_time()
+
+    def note(self, who: str, what: str, kind: str = "", job: str = "", **data: Any) -> None:
+        """Write into the trace."""
+        self.trace.note(self.now(), who, what, kind, job, **data)
+
+    # ------------------------------------------------------------------------------------ the three acts
+
+    async def run(self) -> None:
+        """Live through the scenario."""
+        from ._faults import FaultDriver
+
+        SignalConnection.tracer = Tap(self.trace, self.now)
+        try:
+            async with self.rooms, anyio.create_task_group() as tasks:
+                self.tasks: TaskGroup = tasks
+                self.note("world", "act", "chaos", seed=self.scenario.seed)
+                tasks.start_soon(self._serve)
+                for seat in self.seats:
+                    tasks.start_soon(self._live, seat)
+                tasks.start_soon(self._launch_jobs)
+                driver = FaultDriver(self)
+                tasks.start_soon(driver.run)
+                await anyio.sleep_until(self.scenario.chaos_seconds)
+                self.healed = True
+                driver.heal()
+                self.note("world", "act", "heal")
+                await self._converge()
+                await self._draw_curtain()
+                tasks.cancel_scope.cancel()
+        finally:
+            SignalConnection.tracer = None
+        left = [task.name or "?" for task in anyio.get_running_tasks()]
+        self.note("world", "end", tasks_left=len(left) - 1, rooms_left=len(self.rooms.list_rooms()))
+
+    async def _converge(self) -> None:
+        converged = await self._wait(lambda: all(self._settled(seat) for seat in self.seats), CONVERGENCE)
+        for seat in self.seats:
+            self.note(seat.label, "converged", seat.worker.status.value if seat.worker else "none")
+        self.note("world", "act", "converged" if converged else "not converged")
+
+    @staticmethod
+    def _settled(seat: Seat) -> bool:
+        return seat.worker is not None and bool(seat.worker.worker_id) and not seat.worker.draining
+
+    async def _draw_curtain(self) -> None:
+        """Close the rooms, let the jobs end by that, then stop the workers."""
+        for record in list(self.rooms.list_rooms()):
+            self.rooms.delete_room(record.name)
+        await self._wait(lambda: not any(seat.worker and seat.worker.jobs for seat in self.seats), CURTAIN)
+        self.over = True
+        self.note("world", "act", "curtain")
+        for seat in self.seats:
+            if seat.worker is not None:
+                self.stop(seat, 1.0)
+        await self._wait(lambda: all(seat.worker is None for seat in self.seats), CURTAIN)
+        for room in list(self.people.values()):
+            await room.disconnect()
+
+    async def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        deadline = self.now() + seconds
+        while not condition():
+            if self.now() >= deadline:
+                return False
+            await anyio.sleep(0.25)
+        return True
+
+    # ------------------------------------------------------------------------------------ the server
+
+    async def _serve(self) -> None:
+        """A server, and another after each restart: it remembers nothing of the one before."""
+        while not self.over:
+            self.server_lives += 1
+            self._kill = anyio.Event()
+            server = DispatchServer(
+                port=None,
+                api_key=_KEY,
+                api_secret=_SECRET,
+                rooms=self.rooms,
+                rng=self.rng(f"server{self.server_lives}"),
+                wall_clock=self.wall,
+            )
+            async with server, anyio.create_task_group() as tasks:
+                self.server = server
+                self.server_tasks = tasks
+                self.note("world", "server", "up", life=self.server_lives)
+                await self._kill.wait()
+                self.server = None
+                self.note("world", "server", "down")
+                for seat in self.seats:
+                    if seat.connection is not None:
+                        seat.connection.reset()
+                tasks.cancel_scope.cancel()
+            await anyio.sleep(self.downtime)
+
+    def kill_server(self, downtime: float) -> bool:
+        """The server dies; it comes back ``downtime`` seconds later."""
+        if self.server is None:
+            return False
+        self.downtime = downtime
+        self._kill.set()
+        return True
+
+    async def dial(self, seat: Seat, endpoint: object) -> ByteStream:
+        """A worker's connector: what the network makes of an attempt to connect."""
+        seat.dials += 1
+        label = f"{seat.label}#{seat.dials}"
+        who_am_i.set(label)
+        await anyio.lowlevel.checkpoint()
+        if self.now() < seat.hang_until:
+            self._tell_dial(seat, "hang_connect")
+            await anyio.sleep_until(seat.hang_until)
+        if self.now() < seat.refuse_until or self.server is None:
+            if self.now() < seat.refuse_until:
+                self._tell_dial(seat, "refuse_connect")
+            raise ConnectionRefusedError("simulated")
+        connection = SimConnection(label, self.conditions, on_delivery=self._on_delivery)
+        if self.now() < seat.status_until:
+            self._tell_dial(seat, "http")
+            self.tasks.start_soon(_answer_http, connection.server, seat.status)
+        else:
+            self.server_tasks.start_soon(self.server.serve_stream, connection.server)
+        seat.connection = connection
+        return connection.client
+
+    def _tell_dial(self, seat: Seat, how: str) -> None:
+        for listener in list(seat.on_dial):
+            listener(how)
+
+    def _on_delivery(self, label: str, direction: str, size: int) -> None:
+        self.note("net", "deliver", direction, "", connection=label, bytes=size)
+
+    # ------------------------------------------------------------------------------------ workers
+
+    async def _live(self, seat: Seat) -> None:
+        """A worker's lives: when one ends, for whatever reason, the next begins after a pause, as under a supervisor."""
+        plan = seat.plan
+        await anyio.sleep_until(plan.starts_at)
+        while not self.over:
+            seat.life += 1
+            who_am_i.set(seat.label)
+            seat.worker = worker = self._make_worker(seat)
+            seat.pause = 1.0
+            self.note(seat.label, "worker", "started", "", max_jobs=plan.max_jobs, **_budgets(plan))
+            error = ""
+            with anyio.CancelScope() as scope:
+                seat.scope = scope
+                try:
+                    await worker.start()
+                except AgentError as exc:
+                    error = type(exc).__name__
+            report = worker.report_so_far
+            self.note(
+                seat.label,
+                "worker",
+                "ended",
+                "",
+                error=error,
+                cancelled=scope.cancelled_caught,
+                drained=report.drained,
+                cut=report.cancelled,
+                stuck=report.stuck,
+                unproven=report.statuses_unproven,
+            )
+            seat.worker = None
+            await anyio.sleep(seat.pause)
+
+    def _make_worker(self, seat: Seat) -> UniversalWorker:
+        plan = seat.plan
+        label = seat.label
+        return UniversalWorker(
+            "ws://localhost:7880",
+            _KEY,
+            _SECRET,
+            ScriptedHandler(self, seat),
+            WorkerOptions(
+                agent_name=f"sim-{plan.type}",
+                job_type=JobType[plan.type.upper()],
+                max_jobs=plan.max_jobs,
+                shutdown_timeout=plan.shutdown_timeout,
+                cancel_grace=plan.cancel_grace,
+                cleanup_timeout=plan.cleanup_timeout,
+                job_timeout=math.inf if plan.job_timeout is None else plan.job_timeout,
+            ),
+            rooms=self.rooms,
+            connector=lambda endpoint: self.dial(seat, endpoint),
+            rng=self.rng(label),
+            wall_clock=lambda: self.wall() + seat.skew,
+            probe=Sample,
+        )
+
+    def stop(self, seat: Seat, timeout: float | None = None) -> None:
+        """Ask a worker to stop, as its supervisor would."""
+        assert seat.worker is not None
+        if timeout is None:
+            timeout = seat.plan.shutdown_timeout
+        self.note(seat.label, "worker", "stop", "", timeout=timeout)
+        seat.worker.request_stop(timeout)
+
+    # ------------------------------------------------------------------------------------ jobs and people
+
+    async def _launch_jobs(self) -> None:
+        for number, job in enumerate(self.scenario.jobs):
+            await anyio.sleep_until(max(job.at, self.now()))
+            if job.type == "room":
+                self._dispatch(number, job)
+            else:
+                self.tasks.start_soon(self._bring_person, number, job)
+
+    async def _bring_person(self, number: int, job: JobPlan) -> None:
+        """Somebody joins, and publishes for a publisher job; then the agent is dispatched to the room."""
+        identity = f"person-{number}"
+        try:
+            room = await self.rooms.join(job.room, identity)
+            self.people[identity] = room
+            if job.type == "publisher":
+                await room.local_participant.publish_audio(AudioSource(), name="voice")
+        except RoomError:
+            return  # the room was closed under them
+        self._dispatch(number, job)
+
+    def _dispatch(self, number: int, job: JobPlan) -> None:
+        if self.server is None:
+            self.note("world", "job", "not launched", "", number=number)
+            return
+        script = {k: v for k, v in asdict(job).items() if k in ("request", "do", "seconds", "children", "cleanup")}
+        record = self.server.create_dispatch(job.room, f"sim-{job.type}", metadata=json.dumps(script))
+        self.dispatches.append((job.room, record.id))
+        self.note("world", "job", "launched", "", number=number, type=job.type, dispatch=record.id)
+
+
+def _budgets(plan: WorkerPlan) -> dict[str, float]:
+    return {
+        "shutdown_timeout": plan.shutdown_timeout,
+        "cancel_grace": plan.cancel_grace,
+        "cleanup_timeout": plan.cleanup_timeout,
+    }
+
+
+async def _answer_http(stream: ByteStream, status: int) -> None:
+    """A proxy's answer in place of the server's."""
+    try:
+        await stream.receive()
+        extra = "Retry-After: 1\r\n" if status in (429, 503) else ""
+        head = f"HTTP/1.1 {status} Simulated\r\nContent-Length: 9\r\n{extra}Connection: close\r\n\r\nsimulated"
+        await stream.send(head.encode())
+        await stream.send_eof()
+        while True:
+            await stream.receive()
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        pass  # whatever became of the worker, the answer is given
+    finally:
+        await anyio.aclose_forcefully(stream)
