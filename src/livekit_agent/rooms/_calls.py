@@ -29,7 +29,7 @@ class Call:
         reclaim: Sink | None = None,
         on_answer: Sink | None = None,
     ) -> None:
-        """Send.  ``on_answer`` sees the callback in the moment it arrives, in the order of events, before the waiter."""
+        """Send.  ``on_answer`` sees the callback the moment it arrives, in the order of events, before the waiter."""
         self._transport = transport
         self._answered = anyio.Event()
         self._answer: ffi.FfiEvent | None = None

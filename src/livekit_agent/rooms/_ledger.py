@@ -477,9 +477,7 @@ class RoomLedger:
         if after == person:
             return person
         self._put(home, after)
-        self._emit(
-            ParticipantChanged(room=home.record, participant=after, previous=person, changed_attributes=changed)
-        )
+        self._emit(ParticipantChanged(room=home.record, participant=after, previous=person, changed_attributes=changed))
         if not after.permissions.can_publish:
             for track in after.tracks:
                 self.unpublish(after.sid, track.sid)
@@ -504,9 +502,7 @@ class RoomLedger:
         track = TrackRecord(sid=self._id("TR_"), name=name, kind=kind, source=source, mime_type=mime_type)
         after = replace(person, tracks=(*person.tracks, track), has_published=True)
         self._put(home, after)
-        self._emit(
-            TrackAdded(room=home.record, participant=after, track=track, first=not person.has_published)
-        )
+        self._emit(TrackAdded(room=home.record, participant=after, track=track, first=not person.has_published))
         return track
 
     def unpublish(self, sid: str, track_sid: str) -> bool:
@@ -568,9 +564,7 @@ class RoomLedger:
             if person is not sender and (not destinations or person.identity in destinations)
         )
         self._emit(
-            DataSent(
-                room=home.record, sender=sender, data=data, topic=topic, reliable=reliable, receivers=receivers
-            )
+            DataSent(room=home.record, sender=sender, data=data, topic=topic, reliable=reliable, receivers=receivers)
         )
 
     def set_speakers(self, room: str, identities: Sequence[str]) -> None:

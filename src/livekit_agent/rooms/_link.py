@@ -69,14 +69,10 @@ class Link:
         self.check_open()
         return self.transport.request(request)
 
-    def send(
-        self, request: ffi.FfiRequest, *, reclaim: Sink | None = None, on_answer: Sink | None = None
-    ) -> Call:
+    def send(self, request: ffi.FfiRequest, *, reclaim: Sink | None = None, on_answer: Sink | None = None) -> Call:
         """An asynchronous request about this room; it fails when the room ends."""
         self.check_open()
-        return Call(
-            self.transport, request, room_handle=self.room_handle, reclaim=reclaim, on_answer=on_answer
-        )
+        return Call(self.transport, request, room_handle=self.room_handle, reclaim=reclaim, on_answer=on_answer)
 
     async def finish(self, call: Call, what: str, timeout: float = ROOM_REQUEST_TIMEOUT) -> ffi.FfiEvent:
         """Wait for a call's callback and raise its error as ours."""

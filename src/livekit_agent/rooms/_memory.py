@@ -141,6 +141,10 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         """The next join is never answered (tests)."""
         self._script.append(None)
 
+    def forget_script(self) -> None:
+        """Undo what :meth:`refuse_next` and :meth:`hang_next` have in store."""
+        self._script.clear()
+
     def admit(self, connection: MemoryTransport, token: str, async_id: int) -> None:
         """Let a connection in, or not; called by the transport."""
         ticket = self._tickets.pop(token, None)
@@ -348,9 +352,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         reliable: bool = True,
     ) -> None:
         """Data from the server, to all or to those named.  Raises :class:`RoomError` for an unknown room."""
-        self.ledger.send_server_data(
-            room, data, topic=topic, reliable=reliable, destinations=destination_identities
-        )
+        self.ledger.send_server_data(room, data, topic=topic, reliable=reliable, destinations=destination_identities)
         self.settle()
 
     def mute_track(self, room: str, identity: str, track_sid: str, muted: bool = True) -> bool:

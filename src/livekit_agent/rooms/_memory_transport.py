@@ -7,7 +7,7 @@ what one connection hears keeps its order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,7 @@ class MemoryTransport:
         return self._objects.pop(handle_id, None) is not None
 
     @contextmanager
-    def lend(self, data: bytes) -> Iterator[int]:
+    def lend(self, data: bytes) -> Generator[int]:
         """A pretended address, good for the block."""
         address = self._next_address
         self._next_address += 1
@@ -210,7 +210,7 @@ class MemoryTransport:
         return ffi.FfiResponse(ready_for_room_event=room_pb.ReadyForRoomEventResponse())
 
     def _tell_token(self) -> None:
-        self._tell(token_refreshed=room_pb.TokenRefreshed(token="in-memory"))
+        self._tell(token_refreshed=room_pb.TokenRefreshed(token="in-memory"))  # noqa: S106 - not one
 
     def _do_disconnect(self, request: room_pb.DisconnectRequest) -> ffi.FfiResponse:
         self._object(request.room_handle, str)
@@ -390,9 +390,7 @@ class MemoryTransport:
                     self._subscribe(person, track, asked=True)
         return ffi.FfiResponse(set_subscribed=room_pb.SetSubscribedResponse())
 
-    def _subscribe(
-        self, person: ledger.ParticipantRecord, track: ledger.TrackRecord, *, asked: bool = False
-    ) -> None:
+    def _subscribe(self, person: ledger.ParticipantRecord, track: ledger.TrackRecord, *, asked: bool = False) -> None:
         wanted = asked or (self._auto_subscribe and track.sid not in self._unwanted)
         if not wanted or track.sid in self._subscribed or not self._may_subscribe():
             return
@@ -466,9 +464,7 @@ class MemoryTransport:
                 self._tell(active_speakers_changed=heard)
             case ledger.QualityJudged(participant=person, quality=quality):
                 wire_quality: Any = quality
-                judged = room_pb.ConnectionQualityChanged(
-                    participant_identity=person.identity, quality=wire_quality
-                )
+                judged = room_pb.ConnectionQualityChanged(participant_identity=person.identity, quality=wire_quality)
                 self._tell(connection_quality_changed=judged)
             case ledger.RoomChanged(room=room):
                 self._tell(room_metadata_changed=room_pb.RoomMetadataChanged(metadata=room.metadata))

@@ -42,9 +42,7 @@ class PublicationState:
     @classmethod
     def of(cls, owned: track_pb.OwnedTrackPublication) -> PublicationState:
         """From the library's message.  The caller owns the handle."""
-        state = cls(
-            sid="", name="", kind=0, source=0, muted=False, mime_type="", handle=owned.handle.id
-        )
+        state = cls(sid="", name="", kind=0, source=0, muted=False, mime_type="", handle=owned.handle.id)
         state.refresh(owned.info)
         return state
 
@@ -62,14 +60,14 @@ class PublicationState:
 class ParticipantState:
     """A participant, local or remote."""
 
-    sid: str
-    identity: str
-    name: str
-    metadata: str
-    attributes: dict[str, str]
-    kind: ParticipantKind | int
-    permissions: ParticipantPermissions
-    joined_at: float
+    sid: str = ""
+    identity: str = ""
+    name: str = ""
+    metadata: str = ""
+    attributes: dict[str, str] = field(default_factory=dict[str, str])
+    kind: ParticipantKind | int = ParticipantKind.STANDARD
+    permissions: ParticipantPermissions = field(default_factory=ParticipantPermissions)
+    joined_at: float = 0.0
     is_speaking: bool = False
     quality: ConnectionQuality | None = None
     publications: dict[str, PublicationState] = field(default_factory=dict[str, PublicationState])
@@ -104,7 +102,7 @@ class LocalState(ParticipantState):
     @classmethod
     def of(cls, info: participant_pb.ParticipantInfo) -> LocalState:
         """From the library's message."""
-        state = cls(**_BLANK, attributes={}, permissions=ParticipantPermissions())
+        state = cls()
         state.read(info)
         return state
 
@@ -120,12 +118,9 @@ class RemoteState(ParticipantState):
     @classmethod
     def of(cls, owned: participant_pb.OwnedParticipant) -> RemoteState:
         """From the library's message.  The caller owns the handle."""
-        state = cls(**_BLANK, attributes={}, permissions=ParticipantPermissions(), handle=owned.handle.id)
+        state = cls(handle=owned.handle.id)
         state.read(owned.info)
         return state
-
-
-_BLANK = {"sid": "", "identity": "", "name": "", "metadata": "", "kind": 0, "joined_at": 0.0}
 
 
 def permissions_of(permission: participant_pb.ParticipantPermission) -> ParticipantPermissions:

@@ -154,9 +154,7 @@ class LocalParticipant(Participant):
         """Change our metadata, for everybody to see."""
         self._check_metadata_permission()
         request = room.SetLocalMetadataRequest(local_participant_handle=self._link.local_handle, metadata=metadata)
-        await self._link.finish(
-            self._link.send(ffi.FfiRequest(set_local_metadata=request)), "metadata not changed"
-        )
+        await self._link.finish(self._link.send(ffi.FfiRequest(set_local_metadata=request)), "metadata not changed")
 
     async def set_name(self, name: str) -> None:
         """Change our name."""
@@ -168,12 +166,8 @@ class LocalParticipant(Participant):
         """Change the attributes named, keep the others.  The value ``""`` removes one."""
         self._check_metadata_permission()
         entries = [room.AttributesEntry(key=key, value=value) for key, value in attributes.items()]
-        request = room.SetLocalAttributesRequest(
-            local_participant_handle=self._link.local_handle, attributes=entries
-        )
-        await self._link.finish(
-            self._link.send(ffi.FfiRequest(set_local_attributes=request)), "attributes not changed"
-        )
+        request = room.SetLocalAttributesRequest(local_participant_handle=self._link.local_handle, attributes=entries)
+        await self._link.finish(self._link.send(ffi.FfiRequest(set_local_attributes=request)), "attributes not changed")
 
     def _check_metadata_permission(self) -> None:
         self._link.check_open()
@@ -189,7 +183,7 @@ class LocalParticipant(Participant):
         name: str = "audio",
         track_source: TrackSource = TrackSource.MICROPHONE,
     ) -> LocalTrackPublication:
-        """Publish an audio track fed by ``source`` (a new one, silent until fed, if None: ``publication.track.source``)."""
+        """Publish an audio track fed by ``source``; if None, by a new one (``publication.track.source``)."""
         return await self.publish_track(LocalTrack(source or AudioSource(), name=name), track_source=track_source)
 
     async def publish_track(

@@ -73,7 +73,7 @@ def _load() -> dict[str, ModuleType]:
                     del sys.modules[_PACKAGE]
                 parent = sys.modules.get("livekit")
                 if parent is not None and getattr(parent, "rtc", None) is stub:
-                    del parent.rtc
+                    delattr(parent, "rtc")
 
 
 if not TYPE_CHECKING:

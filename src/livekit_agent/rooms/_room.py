@@ -19,7 +19,6 @@ from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import anyio
-import anyio.lowlevel
 
 from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT
@@ -158,9 +157,7 @@ class Room:
         """As :meth:`subscribe`."""
         return self.subscribe(*types)
 
-    async def wait_for(
-        self, kind: type[E], where: Callable[[E], bool] | None = None, timeout: float = math.inf
-    ) -> E:
+    async def wait_for(self, kind: type[E], where: Callable[[E], bool] | None = None, timeout: float = math.inf) -> E:
         """The next event of that type for which ``where`` is true.
 
         Raises :class:`TimeoutError` after ``timeout`` seconds and :class:`RoomClosedError` when the room ends before.
@@ -189,9 +186,7 @@ class Room:
         for participant in self._model.remote.values():
             subscription.put(events.ParticipantJoined(participant=participant, existing=True))
             for publication in participant.track_publications.values():
-                subscription.put(
-                    events.TrackPublished(publication=publication, participant=participant, existing=True)
-                )
+                subscription.put(events.TrackPublished(publication=publication, participant=participant, existing=True))
                 if publication.track is not None:
                     subscription.put(
                         events.TrackSubscribed(
@@ -264,7 +259,7 @@ class Room:
     def _leave_quietly(self, reason: int = 0) -> None:
         request = room_pb.DisconnectRequest(room_handle=self._link.room_handle)
         if reason:
-            request.reason = _wire_reason(reason)
+            request.reason = reason  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
         # Its callback, which comes after eos, is of no interest: nobody expects it.
         request.request_async_id = self._transport.router.expect(lambda _: None, room_handle=self._link.room_handle)
         try:
@@ -280,10 +275,6 @@ class Room:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await self.disconnect()
-
-
-def _wire_reason(reason: int) -> room_pb.participant__pb2.DisconnectReason.ValueType:
-    return reason  # pyright: ignore[reportReturnType] - an enum's number
 
 
 async def join(

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from .._errors import RoomError
 from ._proto import ffi, handle, room
 
-__all__ = ["Router", "Sink", "Transport", "owned_handles", "release"]
+__all__ = ["Pending", "Router", "Sink", "Transport", "owned_handles", "release"]
 
 Sink = Callable[[ffi.FfiEvent], None]
 RoomSink = Callable[[room.RoomEvent], None]
@@ -72,7 +72,12 @@ def owned_handles(message: Any) -> Iterator[int]:
                 yield from owned_handles(part)
 
 
-def release(transport: Transport, event: ffi.FfiEvent) -> None:
+class _Owner(Protocol):
+    def request(self, request: ffi.FfiRequest) -> ffi.FfiResponse: ...
+    def drop(self, handle_id: int) -> bool: ...
+
+
+def release(transport: _Owner, event: ffi.FfiEvent) -> None:
     """Give back whatever an event that nobody waits for owns."""
     if event.HasField("connect") and event.connect.HasField("result"):
         # A join that was given up has succeeded after all.  Ready first: without it the library reports a panic after
@@ -85,7 +90,9 @@ def release(transport: Transport, event: ffi.FfiEvent) -> None:
 
 
 @dataclass(slots=True)
-class _Pending:
+class Pending:
+    """An outstanding callback: who wants it, what to do with it if nobody does, which room's end makes it void."""
+
     answer: Callable[[ffi.FfiEvent | None], None] | None
     reclaim: Sink
     room: int
@@ -107,7 +114,7 @@ class Router:
     def __init__(self, transport: Transport, first_id: int = 1) -> None:
         self._transport = transport
         self._next_id = first_id
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._rooms: dict[int, _Route] = {}
 
     @property
@@ -137,7 +144,7 @@ class Router:
         """
         async_id = self._next_id
         self._next_id += 1
-        self._pending[async_id] = _Pending(answer, reclaim or self._release, room_handle)
+        self._pending[async_id] = Pending(answer, reclaim or self._release, room_handle)
         return async_id
 
     def forget(self, async_id: int) -> None:
@@ -159,12 +166,15 @@ class Router:
 
         The library answers some of them late (metadata after 5 s) and some never (publishing, data).
         """
-        self._rooms.pop(room_handle, None)
-        over = [async_id for async_id, pending in self._pending.items() if pending.room == room_handle]
-        for async_id in over:
-            pending = self._pending.pop(async_id)
+        for pending in self.forget_room(room_handle):
             if pending.answer is not None:
                 pending.answer(None)
+
+    def forget_room(self, room_handle: int) -> list[Pending]:
+        """As :meth:`close_room`, but nobody is told: for a loop that no longer runs.  Returns the pending calls."""
+        self._rooms.pop(room_handle, None)
+        over = [async_id for async_id, pending in self._pending.items() if pending.room == room_handle]
+        return [self._pending.pop(async_id) for async_id in over]
 
     # --- deliveries --------------------------------------------------------------------------------------------
 
@@ -202,7 +212,7 @@ class Router:
             except RoomError:
                 route.lost()
 
-    def _take(self, event: ffi.FfiEvent) -> _Pending | None:
+    def _take(self, event: ffi.FfiEvent) -> Pending | None:
         kind = event.WhichOneof("message")
         async_id: int = getattr(getattr(event, kind), "async_id", 0) if kind else 0
         return self._pending.pop(async_id, None)

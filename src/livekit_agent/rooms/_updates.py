@@ -321,9 +321,7 @@ class Model:
         state = self._remote.get(failed.participant_identity)
         if state is not None:
             self._emit(
-                events.TrackSubscriptionFailed(
-                    track_sid=failed.track_sid, participant=state.view, error=failed.error
-                )
+                events.TrackSubscriptionFailed(track_sid=failed.track_sid, participant=state.view, error=failed.error)
             )
 
     def _on_track_muted(self, event: room_pb.RoomEvent) -> None:
@@ -375,9 +373,7 @@ class Model:
         self._local.publications[publication.sid] = publication
         self._local.views[publication.sid] = view
         self._emit(
-            events.LocalTrackRepublished(
-                publication=view, participant=self.local, previous_sid=change.previous_sid
-            )
+            events.LocalTrackRepublished(publication=view, participant=self.local, previous_sid=change.previous_sid)
         )
 
     def _on_local_track_subscribed(self, event: room_pb.RoomEvent) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .._types import ParticipantPermissions
 from ._enums import ParticipantKind
 from ._ledger import ParticipantRecord, RoomRecord, TrackRecord
@@ -13,7 +15,7 @@ from ._proto import track as track_pb
 __all__ = ["callback", "participant_info", "permission", "publication_info", "room_info"]
 
 # The library numbers these two kinds differently from the server's protocol.
-_KINDS = {ParticipantKind.CONNECTOR: 5, ParticipantKind.BRIDGE: 6}
+_KINDS: dict[int, int] = {ParticipantKind.CONNECTOR: 5, ParticipantKind.BRIDGE: 6}
 
 
 def callback(kind: str, async_id: int, error: str | None = None) -> ffi.FfiEvent:
@@ -44,6 +46,7 @@ def permission(allowed: ParticipantPermissions) -> participant_pb.ParticipantPer
 
 def participant_info(record: ParticipantRecord, *, state: int = 2) -> participant_pb.ParticipantInfo:
     """The library's participant message; 2 is ACTIVE."""
+    kind: Any = _KINDS.get(record.kind, record.kind)
     return participant_pb.ParticipantInfo(
         sid=record.sid,
         name=record.name,
@@ -51,7 +54,7 @@ def participant_info(record: ParticipantRecord, *, state: int = 2) -> participan
         state=state,  # pyright: ignore[reportArgumentType] - an enum's number
         metadata=record.metadata,
         attributes=dict(record.attributes),
-        kind=_KINDS.get(record.kind, record.kind),  # pyright: ignore[reportArgumentType, reportCallIssue]
+        kind=kind,
         disconnect_reason=participant_pb.UNKNOWN_REASON,
         joined_at=round(record.joined_at * 1000),
         permission=permission(record.permissions),
