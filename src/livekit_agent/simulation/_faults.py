@@ -2,14 +2,15 @@
 
 A fault method returns whether it took effect; only then is it counted.  Kinds that wait for their chance (a refused
 connect needs a connect) note their effect later, through ``self.took_effect``.  A fault with ``when`` strikes at the
-first moment from ``at`` on in which its worker is in that state: uniform instants would hardly ever hit a handshake that
-takes a millisecond.
+first moment from ``at`` on in which its worker is in that state: uniform instants would hardly ever hit a handshake
+that takes a millisecond.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import anyio
@@ -311,10 +312,8 @@ class FaultDriver:
 
         def restore() -> None:
             assert agent is not None
-            try:
+            with suppress(RoomError):  # the agent may have left meanwhile
                 rooms.restore(*agent)
-            except RoomError:
-                pass  # the agent has left meanwhile
 
         if not self._strike_agent(fault, rooms.interrupt):
             return False

@@ -1,11 +1,11 @@
 """A scenario: everything that a seed decides, as a value.
 
-``generate(seed)`` draws one; ``to_json`` and ``from_json`` keep it; ``smaller`` proposes simpler ones, for shrinking.  The
-run itself draws nothing from the seed but the schedule (``scheduler_seed``) and the network's small change (latencies,
-splits), each from a generator of its own name, so that a draw added here does not shift them.
+``generate(seed)`` draws one; ``to_json`` and ``from_json`` keep it; ``smaller`` proposes simpler ones, for shrinking.
+The run itself draws nothing from the seed but the schedule (``scheduler_seed``) and the network's small change
+(latencies, splits), each from a generator of its own name, so that a draw added here does not shift them.
 
-Swarm: the seed draws which *kinds* of fault are on before it draws any fault.  With all kinds always on, faults mask each
-other: a worker that is reset every second never gets as far as the fault that would hurt it.
+Swarm: the seed draws which *kinds* of fault are on before it draws any fault.  With all kinds always on, faults mask
+each other: a worker that is reset every second never gets as far as the fault that would hurt it.
 
 Pure: layer 2.
 """
@@ -159,14 +159,10 @@ class Scenario:
             data = cast("dict[str, Any]", json.loads(text))
             if data.get("version") != 1:
                 raise ValueError(f"scenario version {data.get('version')!r} is not known")
-            return cls(
-                **{
-                    **data,
-                    "workers": tuple(WorkerPlan(**row) for row in data["workers"]),
-                    "jobs": tuple(JobPlan(**row) for row in data["jobs"]),
-                    "faults": tuple(Fault(**row) for row in data["faults"]),
-                }
-            )
+            data["workers"] = tuple(WorkerPlan(**row) for row in data["workers"])
+            data["jobs"] = tuple(JobPlan(**row) for row in data["jobs"])
+            data["faults"] = tuple(Fault(**row) for row in data["faults"])
+            return cls(**data)
         except (TypeError, KeyError, AttributeError) as exc:
             raise ValueError(f"not a scenario: {exc}") from exc
 

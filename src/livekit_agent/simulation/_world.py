@@ -1,11 +1,11 @@
 """Engine (b): the whole SDK in one process under virtual time, living through a scenario.
 
-Real parts: the worker (``UniversalWorker``), the dispatch server, rooms over ``MemoryTransport``, a handler.  Simulated:
-the network between worker and server (``_network.py``), the clocks, the load probe, and the people in the rooms.
+Real parts: the worker (``UniversalWorker``), the dispatch server, rooms over ``MemoryTransport``, a handler.
+Simulated: the network between worker and server (``_network.py``), clocks, load probe, and the people in the rooms.
 
 A run has three acts.  *Chaos*: jobs are launched and faults strike as planned.  *Heal*: every fault ends; within
-``CONVERGENCE`` seconds each worker must be registered, or have ended with its documented error.  *Curtain*: all rooms are
-closed and the workers stopped; every job must be over, and nothing may be left.
+``CONVERGENCE`` seconds each worker must be registered, or have ended with its documented error.  *Curtain*: all rooms
+are closed and the workers stopped; every job must be over, and nothing may be left.
 
 The run only writes the trace; judging it is ``_checkers.py``'s, so that the same checkers can judge a hand-written one.
 """
@@ -52,7 +52,7 @@ _KEY, _SECRET = "simkey", "simsecret-simsecret-simsecret-32"
 
 
 class Seat:
-    """A worker's place in the world: its plan, its present life, and the network conditions between it and the server."""
+    """A worker's place in the world: its plan, its present life, and the network between it and the server."""
 
     def __init__(self, index: int, plan: WorkerPlan) -> None:
         self.index = index
@@ -261,7 +261,7 @@ class World:
     # ------------------------------------------------------------------------------------ workers
 
     async def _live(self, seat: Seat) -> None:
-        """A worker's lives: when one ends, for whatever reason, the next begins after a pause, as under a supervisor."""
+        """A worker's lives: when one ends, for whatever reason, the next begins after a pause, as under systemd."""
         plan = seat.plan
         await anyio.sleep_until(plan.starts_at)
         while not self.over:
