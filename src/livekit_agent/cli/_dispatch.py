@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._errors import printable
+from .._types import JobStatus, JobType
 from ._help import Command, LazyGroup, Option
 from ._options import connection_options, read_config
 
 if TYPE_CHECKING:
-    from ..api import LiveKitAPI
+    from ..api import Dispatch, LiveKitAPI
 
 __all__ = ["create", "delete", "dispatch", "list_"]
 
@@ -88,14 +91,21 @@ def _call(flags: dict[str, Any], act: Callable[[LiveKitAPI], Awaitable[None]]) -
     async def main() -> None:
         from ..api import LiveKitAPI
 
-        async with LiveKitAPI(config.url, config.api_key, config.api_secret) as api:
+        async with LiveKitAPI(
+            config.url,
+            config.api_key,
+            config.api_secret,
+            ca_file=config.ca_file,
+            proxy=config.proxy,
+            allow_plaintext=bool(flags["allow_plaintext"]),
+        ) as api:
             await act(api)
 
     anyio.run(main)
     return 0
 
 
-def _show(dispatches: list[Any], as_json: bool) -> None:
+def _show(dispatches: list[Dispatch], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([_plain(item) for item in dispatches], indent=2))
         return
@@ -103,10 +113,29 @@ def _show(dispatches: list[Any], as_json: bool) -> None:
         click.echo("no dispatches")
     for item in dispatches:
         plain = _plain(item)
-        click.echo(f"{plain['id']}  room {plain['room']}  agent {plain['agent_name'] or '(unnamed)'}")
+        # printable: names come from whoever made the dispatch.
+        click.echo(printable(f"{plain['id']}  room {plain['room']}  agent {plain['agent_name'] or '(unnamed)'}"))
         for job in plain["jobs"]:
-            click.echo(f"  {job['id']}  {job['type']}  {job['status']}  {job['error']}".rstrip())
+            click.echo(printable(f"  {job['id']}  {job['type']}  {job['status']}  {job['error']}".rstrip()))
 
 
-def _plain(item: Any) -> dict[str, Any]:
-    return {"id": item.id, "room": item.room, "agent_name": item.agent_name, "jobs": []}
+def _plain(item: Dispatch) -> dict[str, Any]:
+    jobs = [
+        {
+            "id": job.id,
+            "type": _word(JobType, job.type),
+            "participant": job.participant,
+            "status": _word(JobStatus, job.state.status),
+            "error": job.state.error,
+        }
+        for job in item.jobs
+    ]
+    return {"id": item.id, "room": item.room, "agent_name": item.agent_name, "jobs": jobs}
+
+
+def _word(kind: type[IntEnum], number: int) -> str:
+    """``success`` for 2; the number itself where a newer server has more of them."""
+    try:
+        return kind(number).name.lower()
+    except ValueError:
+        return str(number)

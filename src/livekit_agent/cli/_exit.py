@@ -21,7 +21,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -101,7 +101,7 @@ def _api_code(error: ApiError) -> ExitCode:
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors inside a group, in order."""
     if isinstance(error, BaseExceptionGroup):
-        inner: tuple[BaseException, ...] = error.exceptions  # pyright: ignore[reportUnknownMemberType] - of anything
+        inner = cast("tuple[BaseException, ...]", error.exceptions)
         for each in inner:
             yield from leaves(each)
     else:

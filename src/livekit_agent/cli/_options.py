@@ -112,7 +112,7 @@ def _apply(function: F, decorators: list[Callable[[F], F]]) -> F:
 
 
 def connection_options(function: F) -> F:
-    """--url, --api-key, --api-secret, --ca-file, --proxy."""
+    """--url, --api-key, --api-secret, --ca-file, --proxy, --allow-plaintext."""
     return _apply(
         function,
         [
@@ -121,6 +121,15 @@ def connection_options(function: F) -> F:
             _setting("api_secret", CONNECTION, metavar="SECRET", help="API secret; seen by whoever lists processes."),
             _setting("ca_file", CONNECTION, metavar="FILE"),
             _setting("proxy_url", CONNECTION, metavar="URL"),
+            click.option(
+                "--allow-plaintext",
+                cls=Option,
+                section=CONNECTION,
+                is_flag=True,
+                default=None,
+                default_text="no",
+                help="Allow ws:// to other hosts than this one; the token then travels in the clear.",
+            ),
         ],
     )
 
@@ -147,7 +156,7 @@ def agent_options(function: F) -> F:
 
 
 def timing_options(function: F) -> F:
-    """--job-timeout, --shutdown-timeout, --max-connect-failures, --allow-plaintext."""
+    """--job-timeout, --shutdown-timeout, --max-connect-failures."""
     return _apply(
         function,
         [
@@ -175,15 +184,6 @@ def timing_options(function: F) -> F:
                 type=click.IntRange(min=1),
                 metavar="NUMBER",
                 help="Give up after so many failures to connect in a row.",
-            ),
-            click.option(
-                "--allow-plaintext",
-                cls=Option,
-                section=CONNECTION,
-                is_flag=True,
-                default=None,
-                default_text="no",
-                help="Allow ws:// to other hosts than this one; the token then travels in the clear.",
             ),
         ],
     )
