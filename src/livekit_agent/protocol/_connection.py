@@ -149,9 +149,9 @@ class SignalConnection:
         """Bytes came.  Never raises for what a peer sent; LocalProtocolError after the connection has finished."""
         if self.finished:
             raise LocalProtocolError("the connection has finished and takes no more input")
-        self._now = now
-        if data:
-            self._last_heard = now
+        if not data:
+            return  # says nothing, so it is no sign of life either
+        self._now = self._last_heard = now
         for item in self._ws.receive_data(data):
             self._on_item(item, now)
             if self._stage is Stage.CLOSED:

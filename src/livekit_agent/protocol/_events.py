@@ -161,7 +161,10 @@ class GoAway(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpgradeRequested(Event):
-    """A worker wants to speak WebSocket.  Answer with accept_upgrade or reject_upgrade.  Header names are lower-case."""
+    """A worker wants to speak WebSocket.  Answer with accept_upgrade or reject_upgrade.
+
+    Header names are lower-case; of repeated headers the first counts.
+    """
 
     path: str
     query: str = field(default="", repr=False)

@@ -78,7 +78,10 @@ class TimerTable:
         return self._heap[0][0] if self._heap else math.inf
 
     def pop_due(self, now: float) -> Key | None:
-        """The earliest timer that is due, disarmed; None if none is.  Equal deadlines come in the order they were set."""
+        """The earliest timer that is due, disarmed; None if none is.
+
+        Equal deadlines come in the order they were set.
+        """
         self._prune()
         if self._heap and self._heap[0][0] <= now:
             key = heapq.heappop(self._heap)[2]

@@ -127,7 +127,7 @@ class FrameGuard:
         self._illegal = False
 
     def excess(self, data: bytes) -> int | None:
-        """Follow ``data``; how many of its bytes come before a header that announces too much, None if there is none."""
+        """Follow ``data``; how many of its bytes precede a header that announces too much, None without such a one."""
         position, size = 0, len(data)
         while position < size and not self._illegal:
             if self._body_left:
