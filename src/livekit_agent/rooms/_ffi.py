@@ -11,6 +11,8 @@ What the library asks of its host, and what it costs to ignore it:
 * ``ready_for_room_event`` after a successful connect, else a panic event 15 s later (see ``_transport.release``).
 * ``capture_logs`` off: with it on, every debug record of WebRTC takes the interpreter lock, and one of them is the
   HTTP request with its token.
+* Its own log goes to stderr, errors only unless ``RUST_LOG`` says more, and two of its targets quote tokens: a refused
+  join, and the HTTP request at the finest level.  They are switched off (``_without_tokens_in_the_log``).
 * Exit: dispose, then wait until no callback has come for 50 ms before the interpreter finalises.  A native thread that
   still waits for the interpreter's lock then is killed, and the library aborts the process.
 * Never across a fork: the child has the memory and none of the threads.
@@ -70,7 +72,8 @@ class _Library:
         self._lib = self._open()
         # Kept on the instance, which lives as long as the process: the library must never call freed memory.
         self._callback = _CALLBACK(self._called)
-        self._lib.livekit_ffi_initialize(self._callback, False, b"python", version.encode())
+        with _without_tokens_in_the_log():
+            self._lib.livekit_ffi_initialize(self._callback, False, b"python", version.encode())
         atexit.register(self._close_quietly)
 
     def _open(self) -> ctypes.CDLL:
@@ -132,7 +135,7 @@ class _Library:
         try:
             self._route(ffi.FfiEvent.FromString(ctypes.string_at(data, length)))
         except Exception:
-            # A safety net for bugs of ours: there is nobody above to tell but the log.
+            # The boundary with native code: a safety net for bugs of ours, with nobody above to tell but the log.
             _log.exception("an event of the room library was lost")
 
     def _route(self, event: ffi.FfiEvent) -> None:
@@ -196,6 +199,29 @@ class _Library:
         self.last_callback = max(self.last_callback, time.monotonic())
         while (now := time.monotonic()) < min(end, self.last_callback + NATIVE_QUIET_TIME):
             time.sleep(min(end, self.last_callback + NATIVE_QUIET_TIME) - now)
+
+
+@contextmanager
+def _without_tokens_in_the_log() -> Generator[None]:
+    """The library reads ``RUST_LOG`` when it is initialised; meanwhile, two of its targets are off.
+
+    Through the C library, because what Python shows of the environment is a copy, and reading that is the
+    configuration's business alone.
+    """
+    if platform.system() == "Windows":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_char_p
+    before: bytes | None = libc.getenv(b"RUST_LOG")
+    libc.setenv(b"RUST_LOG", (before or b"error") + b",livekit_ffi::room_apis=off,tungstenite=info", 1)
+    try:
+        yield
+    finally:
+        if before is None:
+            libc.unsetenv(b"RUST_LOG")
+        else:
+            libc.setenv(b"RUST_LOG", before, 1)
 
 
 class NativeTransport:

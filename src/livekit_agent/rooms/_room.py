@@ -212,7 +212,7 @@ class Room:
             try:
                 handled = self._model.apply(kind, event)
             except Exception:
-                # A safety net for a bug of ours: raised from here it would take down the whole event loop, with every
+                # The boundary of one room: raised from here, a bug of ours would take down the event loop, with every
                 # other room of the process.  This room's model can no longer be trusted, so the room ends.
                 _log.exception("room %s: event %s could not be applied; leaving the room", self.sid, kind)
                 self._leave_quietly()
