@@ -22,6 +22,9 @@ _TABLE = {
         "run": ("._run:run", "Run a worker against a LiveKit server."),
         "serve": ("._serve:serve", "Run the dispatch server alone."),
     },
+    "Prove it": {
+        "simulate": ("._simulate:simulate", "Live through thousands of histories under faults, and check every promise."),
+    },
     "Talk to a server": {
         "dispatch": ("._dispatch:dispatch", "Create, list or delete agent dispatches."),
         "token": ("._token:token", "Mint a token that lets somebody join a room."),
