@@ -7,11 +7,10 @@ name.  Layer 1: imports nothing of ours but the errors.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -37,8 +36,30 @@ __all__ = [
 
 T = TypeVar("T")
 
+
+class _Empty(Mapping[str, str]):
+    """Nothing, for ever.  Hashable, which a dataclass wants of a default; mappingproxy is not before Python 3.12."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: str) -> str:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
 #: An immutable empty mapping, safe as a default value.
-NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+NO_ATTRIBUTES: Mapping[str, str] = _Empty()
 
 #: Job metadata deeper than this is refused: json.loads answers deep nesting with
 #: RecursionError, which is not a ValueError and would pass ordinary handlers by.
