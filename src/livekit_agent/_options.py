@@ -9,6 +9,7 @@ import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
 from ._bounds import JOBS_MAX
 from ._errors import ConfigError, InvalidJobTypeError
@@ -81,8 +82,8 @@ class WorkerOptions:
     ca_file: str | None = None
     """A PEM file with the certificate authorities to trust instead of the system's."""
 
-    proxy: str | None = None
-    """``http://`` or ``https://`` proxy for the worker's connection (CONNECT)."""
+    proxy: str | None = field(default=None, repr=False)
+    """``http://`` or ``https://`` proxy for the worker's connection (CONNECT).  May hold a password."""
 
     allow_plaintext: bool = False
     """Allow ``ws://`` to hosts other than loopback.  The token then travels in the clear."""
@@ -94,14 +95,19 @@ class WorkerOptions:
     """Where to log.  None: ``logging.getLogger("livekit_agent")``."""
 
     def __post_init__(self) -> None:
+        faults: list[ConfigError | InvalidJobTypeError] = list(self._faults())
+        given: Any = self.job_type
         try:
-            object.__setattr__(self, "job_type", JobType(self.job_type))
+            # bool is an int, and True would be a publisher's worker.
+            object.__setattr__(self, "job_type", JobType(None if isinstance(given, bool) else given))
         except ValueError:
-            raise InvalidJobTypeError(
-                f"invalid job type: {self.job_type!r}",
-                hint="use JobType.ROOM, JobType.PARTICIPANT or JobType.PUBLISHER",
-            ) from None
-        faults = list(self._faults())
+            faults.insert(
+                0,
+                InvalidJobTypeError(
+                    f"invalid job type: {given!r}",
+                    hint="use JobType.ROOM, JobType.PARTICIPANT or JobType.PUBLISHER",
+                ),
+            )
         if len(faults) == 1:
             raise faults[0]
         if faults:
@@ -109,33 +115,59 @@ class WorkerOptions:
 
     def _faults(self) -> list[ConfigError]:
         faults: list[ConfigError] = []
+        # The annotations are promises of the caller's; what a program really passes is looked at here.
+        permissions: Any = self.permissions
+        calculator: Any = self.load_calculator
+        deployment: Any = self.deployment
+        logger: Any = self.logger
 
         def fault(name: str, message: str, hint: str = "") -> None:
             faults.append(ConfigError(f"{name}: {message}", field=name, source="WorkerOptions", hint=hint))
 
         if self.max_jobs is not None and not _is_int(self.max_jobs):
-            fault("max_jobs", f"expected a whole number or None, not {self.max_jobs!r}")
+            fault("max_jobs", "expected a whole number or None", "None means no limit")
         elif self.max_jobs is not None and not 1 <= self.max_jobs <= JOBS_MAX:
-            fault("max_jobs", f"{self.max_jobs} is not in 1..{JOBS_MAX}", "None means no limit; 0 would never work")
+            fault("max_jobs", f"not in 1..{JOBS_MAX}", "None means no limit; 0 would never work")
         for name in ("shutdown_timeout", "cancel_grace", "cleanup_timeout", "job_timeout"):
-            value = getattr(self, name)
-            if not _is_number(value) or math.isnan(value) or value < 0:
-                fault(name, f"expected seconds, 0 or more, not {value!r}")
-            elif math.isinf(value) and name in ("cancel_grace", "cleanup_timeout"):
+            seconds = _as_seconds(getattr(self, name))
+            if seconds is None:
+                fault(name, "expected seconds, 0 or more")
+            elif math.isinf(seconds) and name in ("cancel_grace", "cleanup_timeout"):
                 fault(name, "must be finite: it bounds a shield")
         if self.max_connect_failures is not None and not (
             _is_int(self.max_connect_failures) and self.max_connect_failures >= 1
         ):
-            fault("max_connect_failures", f"expected a whole number above 0 or None, not {self.max_connect_failures!r}")
+            fault("max_connect_failures", "expected a whole number above 0, or None for no limit")
         for name in ("agent_name", "namespace", "deployment"):
-            if not isinstance(getattr(self, name), str):
-                fault(name, "expected text")
-        if isinstance(self.deployment, str) and not valid_deployment(self.deployment):
+            if not _is_text(getattr(self, name)):
+                fault(name, "expected text that UTF-8 can write")
+        if isinstance(deployment, str) and not valid_deployment(deployment):
             fault(
                 "deployment",
                 "at most 64 bytes, no underscore, blank or control character",
                 "the server drops the connection of a worker with such a deployment name",
             )
+        for name in ("allow_plaintext", "websocket_debug"):
+            if not isinstance(getattr(self, name), bool):
+                fault(name, "expected True or False")
+        if self.ca_file is not None and not (_is_text(self.ca_file) and self.ca_file):
+            fault("ca_file", "expected a path as text, or None")
+        if self.proxy is not None and not (_is_text(self.proxy) and valid_proxy(self.proxy)):
+            fault("proxy", "not an http:// or https:// URL", "write http://host:port; SOCKS is not supported")
+        if permissions is not None and not isinstance(permissions, ParticipantPermissions):
+            fault("permissions", "expected ParticipantPermissions or None")
+        if calculator is not None and (
+            isinstance(calculator, type)
+            or not callable(getattr(calculator, "calculate_load", None))
+            or not callable(getattr(calculator, "should_accept_job", None))
+        ):
+            fault(
+                "load_calculator",
+                "expected an object with calculate_load and should_accept_job, or None",
+                "CustomLoadCalculator(calculator=...) makes one of a function",
+            )
+        if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
+            fault("logger", "expected a logging.Logger, a LoggerAdapter, or None")
         return faults
 
 
@@ -143,8 +175,45 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _as_seconds(value: object) -> float | None:
+    """A duration as a float; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:  # an int that no float can hold
+        return None
+    return seconds if seconds >= 0 else None
+
+
+def _is_text(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate, which no protobuf message can carry
+        return False
+    return True
+
+
+def valid_proxy(url: str) -> bool:
+    """Whether ``url`` names a proxy that the worker can use."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and port != 0
+        and parts.path in ("", "/")
+        and not parts.query
+        and not parts.fragment
+        and url.isascii()
+        and url.isprintable()
+        and " " not in url
+    )
 
 
 def valid_deployment(name: str) -> bool:

@@ -1,0 +1,1 @@
+"""The runtime, told as dialogues with a scripted server."""
