@@ -81,6 +81,8 @@ class SignalConnection:
         self._now = now
         self._last_heard = now
         self._json = False
+        self.on_message: Callable[[str, str, int], None] | None = None
+        """For debugging: told "out" or "in", the kind and the size of every message; never its content."""
 
     @staticmethod
     def worker(
@@ -209,7 +211,10 @@ class SignalConnection:
         self._step(kind)
         if self.tracer is not None:
             self.tracer.said(self, kind, message, self._now)
-        self._ws.send_message(_codec.serialize(message, json=self._json))
+        payload = _codec.serialize(message, json=self._json)
+        if self.on_message is not None:
+            self.on_message("out", kind.name.lower(), len(payload))
+        self._ws.send_message(payload)
 
     def _step(self, kind: Kind) -> None:
         """Walk the table for something *we* say or decide."""
@@ -239,6 +244,8 @@ class SignalConnection:
         except _codec.Undecodable as exc:
             self._on_undecodable(str(exc), now)
             return
+        if self.on_message is not None:
+            self.on_message("in", "unknown" if kind is None else kind.name.lower(), len(payload))
         if kind is None:
             self._on_unknown(event)
             return

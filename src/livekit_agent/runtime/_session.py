@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -52,7 +53,8 @@ class Session:
         """Set when the core has finished; the stream may still be closing."""
         self._stream = stream
         self._on_event = on_event
-        self._debug = debug
+        if debug is not None:
+            core.on_message = partial(debug.debug, "signal %s: %s, %d bytes")
         self._write_due = anyio.Event()
         self._rearm = anyio.Event()
         self._sleeping_until = math.inf
@@ -89,8 +91,6 @@ class Session:
             self._rearm.set()
 
     def _hand_out(self, event: Event) -> None:
-        if self._debug is not None:
-            self._debug.debug("signal event: %s", type(event).__name__)
         if isinstance(event, ConnectionClosed):
             self.closed = event
             self.ended.set()
@@ -109,8 +109,6 @@ class Session:
                 # A reset and an EOF are alike to us: the server resets when bytes of ours were still unread.
                 self.core.receive_eof(anyio.current_time())
             else:
-                if self._debug is not None:
-                    self._debug.debug("signal bytes in: %d", len(data))
                 if not self.core.finished:
                     self.core.receive_data(data, anyio.current_time())
             self.pump()
@@ -127,8 +125,6 @@ class Session:
                 await self._write_due.wait()
 
     async def _send(self, data: bytes) -> None:
-        if self._debug is not None:
-            self._debug.debug("signal bytes out: %d", len(data))
         timeout = CLOSE_TIMEOUT if self.core.finished else WRITE_TIMEOUT
         problem = ""
         with anyio.move_on_after(timeout) as scope:
