@@ -92,7 +92,7 @@ What the words mean
   the server's own part between answer and assignment is in both columns.
 - *burst*: so many CreateDispatch calls at once on a real livekit-server with a warm cache, from before each call to the
   first line of its handler.  All of them must run.
-- *jobs per second*: offer, answer, assignment, handler that returns at once, final status; 64 in flight.
+- *jobs per second*: offer, answer, assignment, handler that returns at once, final status; 1,000 in flight.
 - *held job*: two children, a memory stream and the kept Job each; resident memory beyond that of the idle worker.
 - *idle*: voluntary context switches and processor time of a registered worker without jobs.
 {missing}"""
