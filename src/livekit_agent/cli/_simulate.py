@@ -279,9 +279,8 @@ class _Pretty:
         say = self._console.print
         checks = sum(summary.evaluated.values())
         speed = summary.runs / elapsed if elapsed else 0.0
-        say(
-            f"\n[bold]{summary.runs:,} histories on {backend}[/]: {summary.hours:,.1f} simulated hours in {elapsed:.1f} s"
-        )
+        hours = f"{summary.hours:,.1f} simulated hours in {elapsed:.1f} s"
+        say(f"\n[bold]{summary.runs:,} histories on {backend}[/]: {hours}")
         say(f"  {sum(summary.jobs):,} jobs ({summary.median_jobs:g} in the middle history), ", end="")
         say(f"{sum(summary.faults):,} faults that struck ({summary.median_faults:g}), {speed:.1f} seeds a second")
         say(f"  {checks:,} checks of {len(summary.evaluated)} promises")

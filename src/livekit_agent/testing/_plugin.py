@@ -1,0 +1,111 @@
+"""The pytest plugin: ``@pytest.mark.agent_seeds(200)`` runs an async test under virtual time, once per seed.
+
+::
+
+    @pytest.mark.agent_seeds(200)
+    async def test_the_agent_greets(agent_server, agent_worker, agent_room):
+        await agent_worker(Greeter())
+        alice = await agent_room("lobby", "alice")
+        assert (await alice.wait_for(DataReceived)).data == b"hello"
+
+A seed decides the order in which tasks run, and how long bytes take and how they are split.  A test that fails prints
+the seed, the backend and the command that runs exactly that history again.
+
+``--agent-seed 0x1f`` runs one seed, ``--agent-seeds N`` overrides the mark's number, ``--agent-backend`` picks one
+backend (both by default).
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+__all__: list[str] = []
+
+_FIXTURES = ("agent_server", "agent_worker", "agent_room", "agent_clock")
+_BACKENDS = ("asyncio", "trio")
+_SEEDS = 20
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options."""
+    group = parser.getgroup("livekit-agent", "LiveKit agents under simulation")
+    group.addoption("--agent-seed", type=_seed, help="run agent_seeds tests with this one seed")
+    group.addoption("--agent-seeds", type=int, help="run agent_seeds tests with so many seeds")
+    group.addoption("--agent-backend", choices=_BACKENDS, help="run agent_seeds tests on this backend only")
+
+
+def _seed(text: str) -> int:
+    return int(text, 0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark."""
+    config.addinivalue_line(
+        "markers",
+        "agent_seeds(n=20, faults=()): run this async test under virtual time, once for each of n seeds, "
+        "on both backends; `faults` names kinds of fault to strike meanwhile",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One test per backend."""
+    if metafunc.definition.get_closest_marker("agent_seeds") is None:
+        return
+    if "agent_backend" not in metafunc.fixturenames:
+        metafunc.fixturenames.append("agent_backend")
+    only = metafunc.config.getoption("--agent-backend")
+    metafunc.parametrize("agent_backend", [only] if only else list(_BACKENDS), indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
+    """Run a marked test, seed by seed."""
+    mark = pyfuncitem.get_closest_marker("agent_seeds")
+    if mark is None:
+        return None
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function):
+        pytest.fail("agent_seeds marks async tests", pytrace=False)
+    from ._seeds import run_seeds
+
+    config = pyfuncitem.config
+    names = pyfuncitem._fixtureinfo.argnames  # pyright: ignore[reportPrivateUsage] - as pytest's own runner does
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    count = config.getoption("--agent-seeds") or (mark.args[0] if mark.args else mark.kwargs.get("n", _SEEDS))
+    seed = config.getoption("--agent-seed")
+    run_seeds(
+        function,
+        arguments,
+        seeds=range(count) if seed is None else (seed,),
+        backend=str(pyfuncitem.callspec.params["agent_backend"]),
+        faults=tuple(mark.kwargs.get("faults", ())),
+        nodeid=pyfuncitem.nodeid,
+    )
+    return True
+
+
+@pytest.fixture
+def agent_backend(request: pytest.FixtureRequest) -> str:
+    """The event loop of an ``agent_seeds`` test."""
+    return request.param if hasattr(request, "param") else "asyncio"
+
+
+def _placeholder(name: str, about: str) -> Any:
+    def fixture(request: pytest.FixtureRequest) -> str:
+        if request.node.get_closest_marker("agent_seeds") is None:
+            pytest.fail(f"{name} needs @pytest.mark.agent_seeds on the test", pytrace=False)
+        return name  # the runner puts the real thing in its place, a fresh one for each seed
+
+    fixture.__doc__ = about
+    return pytest.fixture(fixture, name=name)
+
+
+agent_server = _placeholder("agent_server", "The dispatch server: a DispatchServer without sockets.")
+agent_worker = _placeholder(
+    "agent_worker", "``await agent_worker(handler, **options)``: a registered worker, stopped at the end."
+)
+agent_room = _placeholder("agent_room", "``await agent_room(room, identity)``: a participant in a room.")
+agent_clock = _placeholder("agent_clock", "``agent_clock.now()`` and ``await agent_clock.advance(seconds)``.")
