@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from . import events
 from ._bounds import SYNC_REQUEST_THREADS_MAX
@@ -322,9 +322,17 @@ async def _call_request(function: Callable[[Job], Any], job: Job) -> Answer:
     return cast("Answer", await answer if inspect.isawaitable(answer) else answer)
 
 
-@cache
 def _request_threads() -> anyio.CapacityLimiter:
-    return anyio.CapacityLimiter(SYNC_REQUEST_THREADS_MAX)
+    try:
+        return _limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(SYNC_REQUEST_THREADS_MAX)
+        _limiter.set(limiter)
+        return limiter
+
+
+#: One for each event loop: a limiter belongs to the loop, and to the backend, that it was made on.
+_limiter: RunVar[anyio.CapacityLimiter] = RunVar("livekit_agent_request_threads")
 
 
 def _deliver(event: type[events.RoomEvent], function: Callable[..., Maybe]) -> Deliver:
