@@ -1,8 +1,8 @@
 """Write the generated parts of the documentation: ``python docs/generate.py``; with ``--check`` only compare.
 
-A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in a page that people write.  The parts
-come from the code (the settings, the bounds, the command line's own help), so they cannot drift: tests/test_docs.py runs
-the comparison.
+A generated part stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in a page that people write.  The
+parts come from the code (the settings, the bounds, the command line's own help), so they cannot drift:
+tests/test_docs.py runs the comparison.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def settings() -> str:
     for row in SETTINGS:
         variables = [f"`{name}`" for name in row.variables]
         variables += [f"`{name}_FILE`" for name in row.variables if row.secret]
-        default = f"`{row.default}`" if row.default else "–"
+        default = f"`{row.default}`" if row.default else "none"
         lines.append(f"| {', '.join(variables)} | `{row.name}` | {default} | {row.help} |")
     return "\n".join(lines)
 
@@ -45,9 +45,7 @@ def command_line() -> str:
     """Each command's ``--help``."""
     parts: list[str] = []
     for path, command in commands(app, "livekit-agent"):
-        context = click.Context(
-            command, info_name=path, terminal_width=_HELP_WIDTH, help_option_names=["-h", "--help"]
-        )
+        context = click.Context(command, info_name=path, terminal_width=_HELP_WIDTH, help_option_names=["-h", "--help"])
         parts.append(f"## {path}\n\n```text\n{command.get_help(context)}\n```")
     return "\n\n".join(parts)
 

@@ -54,7 +54,7 @@ def cells(table: Mapping[Enum, Mapping[Enum, Enum]], label: Mapping[Enum, str]) 
     for source, row in table.items():
         lines += [f"| {name(source)} | {label[event]} | {name(target)} |" for event, target in row.items()]
         if not row:
-            lines.append(f"| {name(source)} | – | final |")
+            lines.append(f"| {name(source)} | nothing | final |")
     return "\n".join(lines)
 
 

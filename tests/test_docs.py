@@ -1,0 +1,260 @@
+"""The documentation is part of the program: its code runs, its generated parts are fresh, its links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import anyio
+import pytest
+
+from livekit_agent import Config, JobStatus, UniversalWorker
+from livekit_agent.cli._load import build_worker, load_file, pick
+from livekit_agent.dispatch import DispatchServer
+from livekit_agent.events import DataReceived, JobEnded
+from livekit_agent.rooms import AudioSource, Room
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+
+
+class Block(NamedTuple):
+    page: Path
+    line: int
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+BLOCKS = [
+    Block(page, text.count("\n", 0, match.start()) + 2, match[1])
+    for page in PAGES
+    for text in [page.read_text()]
+    for match in _BLOCK.finditer(text)
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_every_python_block_compiles(block: Block) -> None:
+    compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+
+
+# Blocks that need no network, no arguments and nobody to talk to are executed; those marked run for their effect.
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if "os.environ" not in b.code and "from_env()" not in b.code], ids=str
+)
+def test_every_python_block_can_be_executed(block: Block) -> None:
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block.code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_blocks_to_test() -> None:
+    assert len(BLOCKS) > 15
+    assert sum(block.code.startswith("# runs") for block in BLOCKS) >= 3
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_parts_are_what_the_code_would_write() -> None:
+    stale = [str(path.relative_to(ROOT)) for path, old, new in generator().pages() if old != new]
+    assert stale == [], "run: python docs/generate.py"
+
+
+def test_the_state_diagrams_are_drawn_from_the_tables() -> None:
+    sys.path.insert(0, str(ROOT / "docs" / "design"))
+    try:
+        from draw_states import PAGE, page  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    assert PAGE.read_text() == page(), "run: python docs/design/draw_states.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for target in _LINK.findall(text):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{target} in {page.name}"
+        if anchor:
+            assert anchor in anchors(there), f"{target} in {page.name}"
+
+
+def anchors(page: Path) -> set[str]:
+    """Explicit ids, and the slugs of the headings."""
+    text = page.read_text()
+    slugs = {re.sub(r"[^\w\- ]", "", h).strip().lower().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
+    return slugs | set(re.findall(r'<a id="([^"]+)"', text))
+
+
+def test_the_index_leads_to_every_page() -> None:
+    docs = ROOT / "docs"
+    led = {(docs / target.partition("#")[0]).resolve() for target in _LINK.findall((docs / "index.md").read_text())}
+    missing = [page.name for page in docs.rglob("*.md") if page.resolve() not in led and page.name != "index.md"]
+    assert missing == []
+
+
+# ------------------------------------------------------------------------------------------------ the README
+
+
+def fenced(text: str, mark: str) -> str:
+    """The fenced block below an HTML comment."""
+    found = re.search(rf"<!-- {re.escape(mark)} -->\n```\w*\n(.*?)```", text, re.DOTALL)
+    assert found, mark
+    return found[1]
+
+
+def test_the_readme_has_two_commands_that_do_all_the_setting_up() -> None:
+    text = (ROOT / "README.md").read_text()
+    for name, last in (("demo", ".venv/bin/livekit-agent demo"), ("test", ".venv/bin/pytest -q")):
+        (command,) = fenced(text, f"ci: {name} command").splitlines()
+        assert command.startswith("$ python3 -m venv .venv && .venv/bin/pip install ")
+        assert command.endswith(last)
+
+
+def test_the_readme_shows_what_the_commands_said() -> None:
+    text = (ROOT / "README.md").read_text()
+    demo = fenced(text, "recorded: demo").splitlines()
+    assert demo[0].startswith("livekit-agent demo on asyncio")
+    assert demo[-1].startswith("ok  3 jobs: room success, participant success, publisher success; 1 reconnect")
+    assert re.search(r"\d+ passed", fenced(text, "recorded: tests"))
+
+
+def test_the_worker_of_the_readme_has_15_lines() -> None:
+    text = (ROOT / "README.md").read_text()
+    worker = text[text.index("## A worker in 15 lines") :]
+    found = _BLOCK.search(worker)
+    assert found
+    assert len(found[1].splitlines()) <= 15
+
+
+# ------------------------------------------------------------------------------------------------ the examples
+
+
+async def visit(path: Path, act: Any) -> list[str]:
+    """Run an example as ``livekit-agent dev`` would, send Alice in, and return what the agent said to her."""
+    module = load_file(str(path))
+    said: list[str] = []
+    try:
+        async with DispatchServer() as server:
+            config = Config(url=server.url, api_key=server.api_key, api_secret=server.api_secret, rooms=server.rooms)
+            worker = build_worker(pick(module), module, config, {}, drain=5.0)
+            async with worker, server.rooms.join("lobby", "alice", name="Alice") as room:
+                with room.subscribe(DataReceived) as packets:
+                    await act(worker, room, packets, said)
+    finally:
+        del sys.modules[path.stem]
+    return said
+
+
+async def hear(packets: Any, said: list[str]) -> None:
+    with anyio.fail_after(10):
+        said.append((await anext(packets)).data.decode())
+
+
+async def test_the_echo_example_says_everything_back() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            while not said:
+                # Nobody keeps data for late-comers: say it until the agent listens.
+                await room.local_participant.publish_data("hello")
+                with anyio.move_on_after(0.05):
+                    await hear(packets, said)
+        worker.request_stop(timeout=0)
+
+    assert (await visit(ROOT / "examples" / "echo.py", act))[0] == "hello"
+
+
+async def test_the_greeter_example_greets_and_ends_when_the_guest_leaves() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        ended = worker.events(JobEnded)
+        await hear(packets, said)
+        await room.disconnect()
+        assert (await anext(ended)).status is JobStatus.SUCCESS
+
+    assert await visit(ROOT / "examples" / "greeter.py", act) == ["welcome, Alice"]
+
+
+async def test_the_watcher_example_tells_what_is_published() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        ended = worker.events(JobEnded)
+        publication = await room.local_participant.publish_audio(AudioSource(), name="microphone")
+        await hear(packets, said)
+        await hear(packets, said)
+        await room.local_participant.unpublish_track(publication.sid)
+        await hear(packets, said)
+        await room.disconnect()
+        assert (await anext(ended)).status is JobStatus.SUCCESS
+
+    assert sorted(await visit(ROOT / "examples" / "watcher.py", act)) == [
+        "alice publishes microphone",
+        "alice takes microphone down",
+        "watching alice",
+    ]
+
+
+async def test_the_doorkeeper_example_takes_an_ordinary_room() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        await hear(packets, said)
+        assert [p.name for p in room.remote_participants.values()] == ["Doorkeeper"]
+
+    assert await visit(ROOT / "examples" / "doorkeeper.py", act) == ["I keep the door"]
+
+
+async def test_the_custom_load_example_counts_the_room() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        await hear(packets, said)
+
+    assert await visit(ROOT / "examples" / "custom_load.py", act) == ["load 0.125"]
+
+
+async def test_the_embedded_example_is_a_handler_too() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        await hear(packets, said)
+
+    assert await visit(ROOT / "examples" / "embedded.py", act) == ["served 1"]
+
+
+def test_the_embedded_example_is_a_program() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / "embedded.py")], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["lobby: served 1", "closed 1"]
+
+
+def test_the_policy_of_the_doorkeeper() -> None:
+    from livekit_agent import Job, JobMetadata, JobType, Reject, RoomInfo
+
+    module: Any = load_file(str(ROOT / "examples" / "doorkeeper.py"))
+    del sys.modules["doorkeeper"]
+
+    def decide(**room: Any) -> object:
+        return module.decide(Job(id="AJ_1", type=JobType.ROOM, room=RoomInfo(**room)))
+
+    assert decide(name="private-1") == Reject(reason="nobody may serve private rooms", terminate=True)
+    assert decide(name="fair", num_participants=51) == Reject(reason="too crowded for this worker")
+    assert isinstance(decide(name="lobby", num_participants=50), JobMetadata)
+
+
+def test_every_example_is_tried_here() -> None:
+    text = Path(__file__).read_text()
+    assert [path.name for path in EXAMPLES if f'"{path.name}"' not in text] == []
