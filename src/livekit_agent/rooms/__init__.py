@@ -54,7 +54,28 @@ _HOMES = {
     "TrackSource": "_enums",
 }
 
-__all__ = [*_HOMES]
+__all__ = [
+    "AudioSource",
+    "ConnectionState",
+    "DisconnectReason",
+    "LocalParticipant",
+    "LocalTrack",
+    "LocalTrackPublication",
+    "MemoryRooms",
+    "NativeRooms",
+    "Participant",
+    "ParticipantKind",
+    "RemoteParticipant",
+    "RemoteTrack",
+    "RemoteTrackPublication",
+    "Room",
+    "RoomConnector",
+    "RoomLedger",
+    "RoomStatistics",
+    "Subscription",
+    "TrackKind",
+    "TrackSource",
+]
 
 
 def __getattr__(name: str) -> object:

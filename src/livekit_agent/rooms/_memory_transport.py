@@ -14,8 +14,23 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _bounds
 from .._errors import RoomError, RoomPermissionError
-from . import _ledger as ledger
 from ._enums import DisconnectReason, TrackKind, TrackSource
+from ._ledger import (
+    DataSent,
+    LedgerEvent,
+    ParticipantChanged,
+    ParticipantEntered,
+    ParticipantGone,
+    ParticipantRecord,
+    QualityJudged,
+    RoomChanged,
+    RoomRecord,
+    SpeakersHeard,
+    TrackAdded,
+    TrackGone,
+    TrackMuteChanged,
+    TrackRecord,
+)
 from ._mailbox import Mailbox, current_loop
 from ._proto import audio, ffi, handle
 from ._proto import participant as participant_pb
@@ -143,7 +158,7 @@ class MemoryTransport:
         else:
             self._held.append(event)
 
-    def _sees(self, person: ledger.ParticipantRecord) -> bool:
+    def _sees(self, person: ParticipantRecord) -> bool:
         return person.sid != self.sid and not person.permissions.hidden
 
     def _may_subscribe(self) -> bool:
@@ -162,7 +177,7 @@ class MemoryTransport:
         """The join failed."""
         self._mailbox.put(callback("connect", async_id, error))
 
-    def welcome(self, async_id: int, room: ledger.RoomRecord, me: ledger.ParticipantRecord) -> None:
+    def welcome(self, async_id: int, room: RoomRecord, me: ParticipantRecord) -> None:
         """The join succeeded: the callback, with everybody who is there."""
         self.sid, self.room_name, self._identity = me.sid, room.name, me.identity
         people = self._rooms.ledger.participants(room.name)
@@ -182,12 +197,10 @@ class MemoryTransport:
                     entry.publications.append(self._own_publication(person, track))
         self._mailbox.put(event)
 
-    def _own_participant(self, person: ledger.ParticipantRecord) -> participant_pb.OwnedParticipant:
+    def _own_participant(self, person: ParticipantRecord) -> participant_pb.OwnedParticipant:
         return participant_pb.OwnedParticipant(handle=self._give("participant"), info=participant_info(person))
 
-    def _own_publication(
-        self, person: ledger.ParticipantRecord, track: ledger.TrackRecord
-    ) -> track_pb.OwnedTrackPublication:
+    def _own_publication(self, person: ParticipantRecord, track: TrackRecord) -> track_pb.OwnedTrackPublication:
         return track_pb.OwnedTrackPublication(
             handle=self._give(_Publication(track.sid, person.identity)), info=publication_info(track, remote=True)
         )
@@ -223,7 +236,7 @@ class MemoryTransport:
             self._rooms.departed(self, reason)
         return ffi.FfiResponse(disconnect=room_pb.DisconnectResponse(async_id=async_id))
 
-    def end(self, reason: int, tracks: tuple[ledger.TrackRecord, ...] = ()) -> None:
+    def end(self, reason: int, tracks: tuple[TrackRecord, ...] = ()) -> None:
         """The room is over for us."""
         if self._ended:
             return
@@ -390,7 +403,7 @@ class MemoryTransport:
                     self._subscribe(person, track, asked=True)
         return ffi.FfiResponse(set_subscribed=room_pb.SetSubscribedResponse())
 
-    def _subscribe(self, person: ledger.ParticipantRecord, track: ledger.TrackRecord, *, asked: bool = False) -> None:
+    def _subscribe(self, person: ParticipantRecord, track: TrackRecord, *, asked: bool = False) -> None:
         wanted = asked or (self._auto_subscribe and track.sid not in self._unwanted)
         if not wanted or track.sid in self._subscribed or not self._may_subscribe():
             return
@@ -422,7 +435,7 @@ class MemoryTransport:
             gone = room_pb.TrackUnsubscribed(participant_identity=identity, track_sid=track_sid)
             self._tell(track_unsubscribed=gone)
 
-    def _take_back(self, person: ledger.ParticipantRecord, track: ledger.TrackRecord) -> None:
+    def _take_back(self, person: ParticipantRecord, track: TrackRecord) -> None:
         self._unsubscribe(person.identity, track.sid)
         self._unwanted.pop(track.sid, None)
         gone = room_pb.TrackUnpublished(participant_identity=person.identity, publication_sid=track.sid)
@@ -430,20 +443,20 @@ class MemoryTransport:
 
     # --- what we hear ---------------------------------------------------------------------------------------------
 
-    def hear(self, event: ledger.LedgerEvent) -> None:
+    def hear(self, event: LedgerEvent) -> None:
         """Something happened in our room."""
-        if isinstance(event, ledger.ParticipantGone) and event.participant.sid == self.sid:
+        if isinstance(event, ParticipantGone) and event.participant.sid == self.sid:
             self.end(event.reason, event.participant.tracks)
             return
         if self._ended:
             return
         match event:
-            case ledger.ParticipantEntered(participant=person):
+            case ParticipantEntered(participant=person):
                 if self._sees(person):
                     connected = room_pb.ParticipantConnected(info=self._own_participant(person))
                     self._tell(participant_connected=connected)
                     self._tell(participant_active=room_pb.ParticipantActive(participant_identity=person.identity))
-            case ledger.ParticipantGone(participant=person, reason=reason):
+            case ParticipantGone(participant=person, reason=reason):
                 if not person.permissions.hidden:
                     for track in person.tracks:
                         self._take_back(person, track)
@@ -453,52 +466,52 @@ class MemoryTransport:
                             participant_identity=person.identity, disconnect_reason=wire_reason
                         )
                     )
-            case ledger.ParticipantChanged():
+            case ParticipantChanged():
                 self._hear_change(event)
-            case ledger.TrackAdded() | ledger.TrackGone() | ledger.TrackMuteChanged():
+            case TrackAdded() | TrackGone() | TrackMuteChanged():
                 self._hear_track(event)
-            case ledger.DataSent():
+            case DataSent():
                 self._hear_data(event)
-            case ledger.SpeakersHeard(identities=identities):
+            case SpeakersHeard(identities=identities):
                 heard = room_pb.ActiveSpeakersChanged(participant_identities=list(identities))
                 self._tell(active_speakers_changed=heard)
-            case ledger.QualityJudged(participant=person, quality=quality):
+            case QualityJudged(participant=person, quality=quality):
                 wire_quality: Any = quality
                 judged = room_pb.ConnectionQualityChanged(participant_identity=person.identity, quality=wire_quality)
                 self._tell(connection_quality_changed=judged)
-            case ledger.RoomChanged(room=room):
+            case RoomChanged(room=room):
                 self._tell(room_metadata_changed=room_pb.RoomMetadataChanged(metadata=room.metadata))
                 self._tell(room_updated=room_info(room, self._rooms.ledger.participants(room.name)))
             case _:
                 pass
 
-    def _hear_track(self, event: ledger.TrackAdded | ledger.TrackGone | ledger.TrackMuteChanged) -> None:
+    def _hear_track(self, event: TrackAdded | TrackGone | TrackMuteChanged) -> None:
         person, track = event.participant, event.track
         own = person.sid == self.sid
         if not own and person.permissions.hidden:
             return
         match event:
-            case ledger.TrackAdded() if own:
+            case TrackAdded() if own:
                 self._tell(local_track_published=room_pb.LocalTrackPublished(track_sid=track.sid))
                 self._tell_updated(person)
-            case ledger.TrackAdded():
+            case TrackAdded():
                 publication = self._own_publication(person, track)
                 published = room_pb.TrackPublished(participant_identity=person.identity, publication=publication)
                 self._tell(track_published=published)
                 self._subscribe(person, track)
-            case ledger.TrackGone() if own:
+            case TrackGone() if own:
                 gone = room_pb.LocalTrackUnpublished(publication_sid=track.sid)
                 self._tell(local_track_unpublished=gone)
-            case ledger.TrackGone():
+            case TrackGone():
                 self._take_back(person, track)
-            case ledger.TrackMuteChanged() if track.muted:
+            case TrackMuteChanged() if track.muted:
                 muted = room_pb.TrackMuted(participant_identity=person.identity, track_sid=track.sid)
                 self._tell(track_muted=muted)
-            case ledger.TrackMuteChanged():
+            case TrackMuteChanged():
                 unmuted = room_pb.TrackUnmuted(participant_identity=person.identity, track_sid=track.sid)
                 self._tell(track_unmuted=unmuted)
 
-    def _hear_data(self, event: ledger.DataSent) -> None:
+    def _hear_data(self, event: DataSent) -> None:
         if self.sid not in event.receivers:
             return
         owned = self._give(event.data)
@@ -510,7 +523,7 @@ class MemoryTransport:
         )
         self._tell(data_packet_received=packet)
 
-    def _hear_change(self, event: ledger.ParticipantChanged) -> None:
+    def _hear_change(self, event: ParticipantChanged) -> None:
         """One event for each changed field, each followed by the participant as a whole and, for us, a new token."""
         person, previous = event.participant, event.previous
         own = person.sid == self.sid
@@ -544,7 +557,7 @@ class MemoryTransport:
         if own and person.permissions.can_subscribe != previous.permissions.can_subscribe:
             self._reconsider_subscriptions(person)
 
-    def _reconsider_subscriptions(self, me: ledger.ParticipantRecord) -> None:
+    def _reconsider_subscriptions(self, me: ParticipantRecord) -> None:
         for person in self._rooms.ledger.participants(self.room_name):
             if self._sees(person):
                 for track in person.tracks:
@@ -553,7 +566,7 @@ class MemoryTransport:
                     else:
                         self._unsubscribe(person.identity, track.sid)
 
-    def _tell_updated(self, person: ledger.ParticipantRecord) -> None:
+    def _tell_updated(self, person: ParticipantRecord) -> None:
         updated = room_pb.ParticipantsUpdated(participants=[participant_info(person)])
         self._tell(participants_updated=updated)
 

@@ -1,0 +1,200 @@
+"""Where the conformance suite meets: the same few verbs over rooms in memory and over a real livekit-server.
+
+Both join by a token and both count handles: at the end every one that was given out must have been given back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import anyio
+from realserver import KEY, SECRET, RealServer
+
+from livekit_agent import ConnectionQuality, ParticipantPermissions, events
+from livekit_agent.api import LiveKitAPI
+from livekit_agent.protocol import mint_token
+from livekit_agent.rooms import MemoryRooms, NativeRooms, Room, Subscription
+
+E = TypeVar("E", bound=events.RoomEvent)
+
+#: The real server holds the news of somebody who publishes nothing back for up to 3 s.
+PATIENCE = 15.0
+
+
+def token(room: str, identity: str, *, wall: float | None = None, ttl: float = 600, **claims: Any) -> str:
+    grants = {"roomJoin": True, "room": room, "canUpdateOwnMetadata": True, **claims.pop("grants", {})}
+    wall = time.time() if wall is None else wall
+    return mint_token(KEY, SECRET, wall=wall, ttl=ttl, identity=identity, video=grants, **claims)
+
+
+async def next_of(subscription: Subscription, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> E:
+    """The next event of that kind, whatever comes in between."""
+    with anyio.fail_after(PATIENCE):
+        async for event in subscription:
+            if isinstance(event, kind) and where(event):
+                return event
+    raise AssertionError(f"the room ended before a {kind.__name__}")
+
+
+class Venue:
+    """The verbs."""
+
+    url: str
+    real: bool
+
+    def __init__(self, room: str) -> None:
+        self.room = room
+        self.rooms: Any = None
+
+    def open(self) -> Any:
+        raise NotImplementedError
+
+    async def join(self, identity: str, **claims: Any) -> Room:
+        return await self.rooms.connect(self.url, token(self.room, identity, **claims), timeout=PATIENCE)
+
+    async def delete_room(self) -> None:
+        raise NotImplementedError
+
+    async def remove(self, identity: str) -> None:
+        raise NotImplementedError
+
+    async def update(self, identity: str, **changes: Any) -> None:
+        raise NotImplementedError
+
+    async def update_room(self, metadata: str) -> None:
+        raise NotImplementedError
+
+    async def send(self, data: bytes, topic: str, to: tuple[str, ...] = ()) -> None:
+        raise NotImplementedError
+
+    async def present(self) -> list[str]:
+        raise NotImplementedError
+
+
+class MemoryVenue(Venue):
+    url = "memory:"
+    real = False
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[MemoryVenue]:
+        transports: list[Any] = []
+        async with MemoryRooms({KEY: SECRET}) as rooms:
+            self.rooms = rooms
+            admit = rooms.admit
+
+            def count(connection: Any, *args: Any) -> None:
+                transports.append(connection)
+                admit(connection, *args)
+
+            rooms.admit = count  # type: ignore[method-assign]
+            yield self
+        # What is still on its way to somebody who has left is given back when it arrives.
+        await anyio.sleep(0.01)
+        assert [transport.live_handles for transport in transports] == [0] * len(transports)
+
+    async def delete_room(self) -> None:
+        self.rooms.delete_room(self.room)
+
+    async def remove(self, identity: str) -> None:
+        assert self.rooms.remove_participant(self.room, identity)
+
+    async def update(self, identity: str, **changes: Any) -> None:
+        self.rooms.update_participant(self.room, identity, **changes)
+
+    async def update_room(self, metadata: str) -> None:
+        self.rooms.update_room_metadata(self.room, metadata)
+
+    async def send(self, data: bytes, topic: str, to: tuple[str, ...] = ()) -> None:
+        self.rooms.send_data(self.room, data, topic=topic, destination_identities=to)
+
+    async def present(self) -> list[str]:
+        return [person.identity for person in self.rooms.participants(self.room)]
+
+
+class NativeVenue(Venue):
+    real = True
+
+    def __init__(self, room: str, server: RealServer) -> None:
+        super().__init__(room)
+        self.server = server
+        self.url = server.url
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator[NativeVenue]:
+        self.rooms = NativeRooms()
+        with counted_handles() as live:
+            async with LiveKitAPI(self.server.http_url, KEY, SECRET) as self.api:
+                yield self
+            with anyio.move_on_after(5):
+                while live:
+                    await anyio.sleep(0.05)
+            assert live == {}, "native handles left over"
+
+    async def delete_room(self) -> None:
+        await self.api.rooms.delete(self.room)
+
+    async def remove(self, identity: str) -> None:
+        await self.api.rooms.remove_participant(self.room, identity)
+
+    async def update(self, identity: str, **changes: Any) -> None:
+        await self.api.rooms.update_participant(self.room, identity, **changes)
+
+    async def update_room(self, metadata: str) -> None:
+        await self.api.rooms.update_metadata(self.room, metadata)
+
+    async def send(self, data: bytes, topic: str, to: tuple[str, ...] = ()) -> None:
+        await self.api.rooms.send_data(self.room, data, topic=topic, destination_identities=to)
+
+    async def present(self) -> list[str]:
+        return [person.identity for person in await self.api.rooms.participants(self.room)]
+
+
+class counted_handles:  # noqa: N801 - reads as a function
+    """Every native handle that arrives in a response or an event, until it is dropped: ``{handle: where from}``."""
+
+    def __enter__(self) -> dict[int, str]:
+        from livekit_agent.rooms import _ffi
+        from livekit_agent.rooms._transport import owned_handles
+
+        self._library = library = _ffi._Library
+        self._originals = library.request, library.drop, library._route
+        request, drop, route = self._originals
+        live: dict[int, str] = {}
+
+        def counting_request(lib: Any, message: Any) -> Any:
+            response = request(lib, message)
+            live.update(dict.fromkeys(owned_handles(response), str(message.WhichOneof("message"))))
+            return response
+
+        def counting_drop(lib: Any, handle: int) -> bool:
+            live.pop(handle, None)
+            return drop(lib, handle)
+
+        def counting_route(lib: Any, event: Any) -> None:
+            kind = event.WhichOneof("message")
+            detail = event.room_event.WhichOneof("message") if kind == "room_event" else ""
+            live.update(dict.fromkeys(owned_handles(event), f"{kind} {detail}"))
+            route(lib, event)
+
+        library.request, library.drop, library._route = counting_request, counting_drop, counting_route
+        return live
+
+    def __exit__(self, *exc: object) -> None:
+        self._library.request, self._library.drop, self._library._route = self._originals
+
+
+__all__ = [
+    "PATIENCE",
+    "ConnectionQuality",
+    "Mapping",
+    "MemoryVenue",
+    "NativeVenue",
+    "ParticipantPermissions",
+    "Venue",
+    "counted_handles",
+    "next_of",
+    "token",
+]
