@@ -138,6 +138,7 @@ class CancelReason(Enum):
     REMOVED_FROM_ROOM = "agent removed from the room"
     DUPLICATE_IDENTITY = "another participant took the agent's identity"
     ROOM_BACKLOG = "the job's room events were not consumed"
+    TASK_CANCELLED = "the job's task was cancelled by its own program"
     STUCK = "handler ignored its cancellation"
 
 
@@ -287,6 +288,27 @@ class JobMetadata:
     participant_name: str = ""
     participant_metadata: str = field(default="", repr=False)
     participant_attributes: Mapping[str, str] = field(default=NO_ATTRIBUTES, repr=False)
+
+    def __post_init__(self) -> None:
+        # Checked where the handler builds it: later, the mistake would be the protocol's and the traceback no help.
+        texts: list[tuple[str, object]] = [
+            ("participant_identity", self.participant_identity),
+            ("participant_name", self.participant_name),
+            ("participant_metadata", self.participant_metadata),
+        ]
+        for key, value in self.participant_attributes.items():
+            texts += [("an attribute's name", key), (f"participant_attributes[{key!r}]", value)]
+        for what, text in texts:
+            _check_text(what, text)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{what} must be text, not {type(text).__name__}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} holds a lone surrogate, which is no text") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -376,19 +377,21 @@ def test_a_verb_that_cannot_be_encoded_leaves_the_machine_where_it_was() -> None
         two.server.assign(pair.job(), "token \ud800", 0.0)
     two.assign()  # so it can be said again, rightly
 
-    worker = worker_with(JobStage.OFFERED).worker
-    bad = JobMetadata.__new__(JobMetadata)
-    for name, value in {
-        "participant_identity": "\ud800",
-        "participant_name": "",
-        "participant_metadata": "",
-        "participant_attributes": {},
-    }.items():
-        object.__setattr__(bad, name, value)
-    with pytest.raises(LocalProtocolError, match="surrogates"):
-        worker.accept("AJ_1", bad, 0.0)
-    assert worker.book.places_taken == 0
-    assert worker.accept("AJ_1", JobMetadata(), 0.0)
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"participant_identity": "\ud800"}, ValueError),
+        ({"participant_name": 5}, TypeError),
+        ({"participant_metadata": b"bytes"}, TypeError),
+        ({"participant_attributes": {"k": 1}}, TypeError),
+        ({"participant_attributes": {"\udfff": "v"}}, ValueError),
+        ({"participant_attributes": {5: "v"}}, TypeError),
+    ],
+)
+def test_an_answer_that_cannot_be_encoded_cannot_be_built(fields: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error, match="text"):
+        JobMetadata(**fields)
 
 
 def test_a_job_s_status_may_be_entered_without_any_connection() -> None:

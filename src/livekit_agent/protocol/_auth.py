@@ -8,6 +8,7 @@ The checks and their wording are those of the real server (v1.13.5), minus its e
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -163,8 +164,8 @@ def verify_token(token: str, keys: Mapping[str, str], *, wall: float, leeway: fl
         raise TokenError("invalid token: no expiry")
     if wall > claims.expires_at + leeway:
         raise TokenError("invalid token: expired")
-    not_before = claims.raw.get("nbf")
-    if isinstance(not_before, int | float) and wall < not_before - leeway:
+    not_before = _number(claims.raw, "nbf")
+    if not_before is not None and wall < not_before - leeway:
         raise TokenError("invalid token: not valid yet")
     return claims
 
@@ -187,6 +188,20 @@ def _jws() -> PyJWS:
     return jws
 
 
+def _number(payload: Mapping[str, object], key: str) -> float | None:
+    value = payload.get(key)
+    if value is None:
+        return None
+    try:
+        # JSON knows integers beyond any float, and Python's knows NaN, which no time is ever after.
+        number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise TokenError(f"invalid token: claim {key!r} is not a time")
+    return number
+
+
 def _claims(payload: Mapping[str, Any]) -> Claims:
     def text(key: str) -> str:
         value = payload.get(key, "")
@@ -207,9 +222,6 @@ def _claims(payload: Mapping[str, Any]) -> Claims:
     attributes = mapping("attributes")
     if not all(isinstance(v, str) for v in attributes.values()):
         raise TokenError("invalid token: attributes are not text")
-    expires = payload.get("exp")
-    if expires is not None and (isinstance(expires, bool) or not isinstance(expires, int | float)):
-        raise TokenError("invalid token: claim 'exp' is not a number")
     return Claims(
         api_key=text("iss"),
         identity=text("sub") or text("jti"),
@@ -218,7 +230,7 @@ def _claims(payload: Mapping[str, Any]) -> Claims:
         attributes=cast("dict[str, str]", attributes),
         kind=text("kind"),
         video=mapping("video"),
-        expires_at=None if expires is None else float(expires),
+        expires_at=_number(payload, "exp"),
         room_config=mapping("roomConfig") or None,
         raw=payload,
     )

@@ -6,6 +6,7 @@ Pure.  The body is quoted redacted, because the real server (v1.13.5) writes the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from .._errors import AuthenticationError, HandshakeError, printable
@@ -73,9 +74,15 @@ def _auth_hint(headers: Mapping[str, str], body: str, wall: float) -> str:
 
 
 def _server_time(headers: Mapping[str, str]) -> float | None:
+    return _timestamp(headers.get("date", ""))
+
+
+def _timestamp(date: str) -> float | None:
+    """Unix seconds of an HTTP date, None for anything else.  A date without a zone is UTC, as all HTTP dates are."""
     try:
-        return parsedate_to_datetime(headers["date"]).timestamp()
-    except (KeyError, ValueError, TypeError, OverflowError):
+        parsed = parsedate_to_datetime(date)
+        return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError, LookupError):
         return None
 
 
@@ -83,9 +90,5 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     value = headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit() and len(value) < 9:
         return float(value)
-    try:
-        until = parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    now = _server_time(headers)
-    return None if now is None else max(until - now, 0.0)
+    until, now = _timestamp(value), _server_time(headers)
+    return None if until is None or now is None else max(until - now, 0.0)

@@ -43,33 +43,34 @@ class TimerTable:
     """Deadlines by (timer, job id); the job id is empty for timers of the connection.
 
     A heap with lazy deletion: a worker may hold 10,000 timers, and the earliest is asked for after every call.
-    Invariant: ``_when`` holds the live deadlines; heap entries that disagree with it are dead.
+    Invariant: ``_armed`` holds each live deadline with the serial number of its setting; heap entries whose serial is
+    not there are dead.
     """
 
     def __init__(self) -> None:
-        self._when: dict[Key, float] = {}
+        self._armed: dict[Key, tuple[float, int]] = {}
         self._heap: list[tuple[float, int, Key]] = []
         self._serial = 0
 
     def set(self, timer: Timer, when: float, job_id: str = "") -> None:
         """Arm, or move."""
         key = (timer, job_id)
-        self._when[key] = when
+        self._serial += 1
+        self._armed[key] = (when, self._serial)
         if when < math.inf:
-            self._serial += 1
             heapq.heappush(self._heap, (when, self._serial, key))
-        if len(self._heap) > 2 * len(self._when) + _DEAD_ENTRIES_MAX:
+        if len(self._heap) > 2 * len(self._armed) + _DEAD_ENTRIES_MAX:
             # Each answered offer leaves two dead entries for seconds; a flood of them must not pile up.
-            self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[0]]
+            self._heap = [entry for entry in self._heap if self._lives(entry)]
             heapq.heapify(self._heap)
 
     def stop(self, timer: Timer, job_id: str = "") -> bool:
         """Disarm; whether it was armed."""
-        return self._when.pop((timer, job_id), None) is not None
+        return self._armed.pop((timer, job_id), None) is not None
 
     def clear(self) -> None:
         """Disarm everything."""
-        self._when.clear()
+        self._armed.clear()
         self._heap.clear()
 
     def next_deadline(self) -> float:
@@ -85,10 +86,13 @@ class TimerTable:
         self._prune()
         if self._heap and self._heap[0][0] <= now:
             key = heapq.heappop(self._heap)[2]
-            del self._when[key]
+            del self._armed[key]
             return key
         return None
 
+    def _lives(self, entry: tuple[float, int, Key]) -> bool:
+        return self._armed.get(entry[2]) == entry[:2]
+
     def _prune(self) -> None:
-        while self._heap and self._when.get(self._heap[0][2]) != self._heap[0][0]:
+        while self._heap and not self._lives(self._heap[0]):
             heapq.heappop(self._heap)
