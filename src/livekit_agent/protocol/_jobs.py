@@ -11,7 +11,7 @@ clean-up has run, or when the assignment does not come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from .._bounds import ENDED_JOBS_MAX, JOBS_MAX
 from .._errors import LocalProtocolError, printable
@@ -81,6 +81,8 @@ class JobBook:
         self._reserved = 0
         self._open_offers = 0
         self._unproven: dict[str, JobRecord] = {}
+        self.on_change: Callable[[JobRecord, Input], None] | None = None
+        """For simulation and recording: told of every transition after it was taken.  Must not call into the book."""
 
     # ------------------------------------------------------------------------------------ looking
 
@@ -151,6 +153,8 @@ class JobBook:
             self.release(record.job_id)
         if record.stage in (JobStage.DECLINED, JobStage.LAPSED):
             self._forget_later(record.job_id)
+        if self.on_change is not None:
+            self.on_change(record, event)
 
     def end(self, record: JobRecord, status: JobStatus, error: str) -> None:
         """Decide the final status."""

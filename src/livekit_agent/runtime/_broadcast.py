@@ -7,7 +7,7 @@ must not slow the worker.  Publishing is synchronous and never blocks.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Generic, TypeVar
 
 import anyio
@@ -67,6 +67,7 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._listeners: dict[int, Listener[object]] = {}
+        self._observers: list[Callable[[object], None]] = []
         self.closed = False
 
     def listen(self, types: tuple[type[E], ...]) -> Listener[E]:
@@ -75,8 +76,14 @@ class Broadcast:
         self._listeners[id(listener)] = listener  # pyright: ignore[reportArgumentType] - only offered objects
         return listener
 
+    def observe(self, observer: Callable[[object], None]) -> None:
+        """Tell ``observer`` of every event, synchronously.  It must not raise or block."""
+        self._observers.append(observer)
+
     def publish(self, event: object) -> None:
         """Hand an event to every listener."""
+        for observer in self._observers:
+            observer(event)
         for listener in list(self._listeners.values()):
             listener.offer(event)
 
