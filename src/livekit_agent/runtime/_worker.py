@@ -221,6 +221,10 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     # What follows is for those who watch a worker from close by: simulation and monitoring.
 
+    def observe(self, observer: Callable[[object], None]) -> None:
+        """Tell ``observer`` of every worker event, synchronously.  It must not raise or block."""
+        self._broadcast.observe(observer)
+
     @property
     def jobs(self) -> tuple[JobScope, ...]:
         """The jobs whose tasks live."""
