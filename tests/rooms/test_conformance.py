@@ -1,4 +1,4 @@
-"""What a room does, in memory and on a real livekit-server: one suite for both.  Where they differ, the real one is right."""
+"""What a room does, in memory and on a real livekit-server.  Where they differ, the real one is right."""
 
 from __future__ import annotations
 
@@ -71,9 +71,11 @@ async def test_a_late_joiner_finds_people_and_tracks_and_can_have_them_replayed(
                 assert (publication.kind, publication.source) == (TrackKind.AUDIO, TrackSource.MICROPHONE)
                 assert (publication.subscribed, publication.track) == (False, None)
                 first = heard.next_nowait()
-                assert isinstance(first, events.ParticipantJoined) and first.existing
+                assert isinstance(first, events.ParticipantJoined)
+                assert first.existing
                 second = heard.next_nowait()
-                assert isinstance(second, events.TrackPublished) and second.existing
+                assert isinstance(second, events.TrackPublished)
+                assert second.existing
                 subscribed = await next_of(heard, events.TrackSubscribed)
                 assert subscribed.publication is publication
                 assert publication.track is subscribed.track
@@ -130,7 +132,7 @@ async def both_see_each_other(*rooms: object) -> None:
     """Data for somebody whom the server has not announced to us yet still arrives, but without its sender."""
     with anyio.fail_after(PATIENCE):
         for room in rooms:
-            while not room.remote_participants:  # type: ignore[attr-defined]
+            while not room.remote_participants:  # type: ignore[attr-defined]  # noqa: ASYNC110
                 await anyio.sleep(0.01)
 
 
@@ -377,7 +379,7 @@ async def test_disconnect_completes_though_it_is_cancelled(venue: Venue) -> None
             await room.disconnect()
         assert not room.is_open
         with anyio.fail_after(PATIENCE):
-            while await venue.present():
+            while await venue.present():  # noqa: ASYNC110 - the server tells nobody outside
                 await anyio.sleep(0.05)
 
 

@@ -129,7 +129,7 @@ class NativeVenue(Venue):
             async with LiveKitAPI(self.server.http_url, KEY, SECRET) as self.api:
                 yield self
             with anyio.move_on_after(5):
-                while live:
+                while live:  # noqa: ASYNC110 - filled by the library's threads
                     await anyio.sleep(0.05)
             assert live == {}, "native handles left over"
 
@@ -152,7 +152,7 @@ class NativeVenue(Venue):
         return [person.identity for person in await self.api.rooms.participants(self.room)]
 
 
-class counted_handles:  # noqa: N801 - reads as a function
+class counted_handles:
     """Every native handle that arrives in a response or an event, until it is dropped: ``{handle: where from}``."""
 
     def __enter__(self) -> dict[int, str]:

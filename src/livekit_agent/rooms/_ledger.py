@@ -373,11 +373,6 @@ class RoomLedger:
         self.create_room(room, now=now, wall=wall)
         home = self._rooms[room]
         earlier = home.people.get(identity)
-        limit = home.record.max_participants
-        if limit and earlier is None and sum(not person.dependent for person in home.people.values()) >= limit:
-            raise RoomError("room has exceeded its max participants", code="ROOM_FULL")
-        if earlier is not None:
-            self._depart(home, earlier, DisconnectReason.DUPLICATE_IDENTITY, now)
         record = ParticipantRecord(
             sid=self._id("PA_"),
             identity=identity,
@@ -388,6 +383,10 @@ class RoomLedger:
             permissions=permissions or ParticipantPermissions(),
             joined_at=wall,
         )
+        if earlier is None and not record.dependent and _full(home):
+            raise RoomError("room has exceeded its max participants", code="ROOM_FULL")
+        if earlier is not None:
+            self._depart(home, earlier, DisconnectReason.DUPLICATE_IDENTITY, now)
         home.people[identity] = record
         self._homes[record.sid] = (room, identity)
         if not record.dependent:
@@ -607,6 +606,11 @@ class RoomLedger:
 
     def _put(self, home: _Room, person: ParticipantRecord) -> None:
         home.people[person.identity] = person
+
+
+def _full(home: _Room) -> bool:
+    limit = home.record.max_participants
+    return limit > 0 and sum(not person.dependent for person in home.people.values()) >= limit
 
 
 def _track(person: ParticipantRecord, sid: str) -> TrackRecord | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from .._bounds import ROOM_REQUEST_TIMEOUT
 from .._errors import RoomClosedError, RoomError
 from ._calls import Call, failure
@@ -25,6 +27,7 @@ class Link:
         self.reason: int | None = None
         """The disconnect reason, once the room is over."""
         self._handles: dict[int, None] = {}
+        self._attached: dict[object, Callable[[], None]] = {}
         self.own(room_handle)
         self.own(local_handle)
 
@@ -50,10 +53,20 @@ class Link:
             del self._handles[handle_id]
             self.transport.drop(handle_id)
 
+    def attach(self, user: object, detach: Callable[[], None]) -> None:
+        """Something that outlives rooms uses this one: ``detach`` it at the room's end."""
+        self._attached[user] = detach
+
+    def detach(self, user: object) -> None:
+        """It no longer does."""
+        self._attached.pop(user, None)
+
     def close(self, reason: int) -> None:
         """The room is over: fail what is pending, give every handle back.  Once."""
         self.reason = reason
         self.transport.router.close_room(self.room_handle)
+        for detach in list(self._attached.values()):
+            detach()
         for handle_id in reversed(self._handles):
             # Newest first: tracks and publications before the participants and the room they belong to.
             self.transport.drop(handle_id)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import anyio.lowlevel
+
 from .._bounds import DATA_PACKET_BYTES_MAX
 from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
@@ -125,6 +127,7 @@ class LocalParticipant(Participant):
 
         The server says nothing about unknown destinations.  At most 64,000 bytes, topic and header included.
         """
+        await anyio.lowlevel.checkpoint_if_cancelled()
         payload = data.encode() if isinstance(data, str) else bytes(data)
         self._link.check_open()
         if not self.permissions.can_publish_data:
@@ -152,24 +155,25 @@ class LocalParticipant(Participant):
 
     async def set_metadata(self, metadata: str) -> None:
         """Change our metadata, for everybody to see."""
-        self._check_metadata_permission()
+        await self._check_metadata_permission()
         request = room.SetLocalMetadataRequest(local_participant_handle=self._link.local_handle, metadata=metadata)
         await self._link.finish(self._link.send(ffi.FfiRequest(set_local_metadata=request)), "metadata not changed")
 
     async def set_name(self, name: str) -> None:
         """Change our name."""
-        self._check_metadata_permission()
+        await self._check_metadata_permission()
         request = room.SetLocalNameRequest(local_participant_handle=self._link.local_handle, name=name)
         await self._link.finish(self._link.send(ffi.FfiRequest(set_local_name=request)), "name not changed")
 
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
         """Change the attributes named, keep the others.  The value ``""`` removes one."""
-        self._check_metadata_permission()
+        await self._check_metadata_permission()
         entries = [room.AttributesEntry(key=key, value=value) for key, value in attributes.items()]
         request = room.SetLocalAttributesRequest(local_participant_handle=self._link.local_handle, attributes=entries)
         await self._link.finish(self._link.send(ffi.FfiRequest(set_local_attributes=request)), "attributes not changed")
 
-    def _check_metadata_permission(self) -> None:
+    async def _check_metadata_permission(self) -> None:
+        await anyio.lowlevel.checkpoint_if_cancelled()
         self._link.check_open()
         if not self.permissions.can_update_metadata:
             raise RoomPermissionError("the agent may not change its metadata", hint="grant canUpdateOwnMetadata")
@@ -190,6 +194,7 @@ class LocalParticipant(Participant):
         self, track: LocalTrack, *, track_source: TrackSource = TrackSource.MICROPHONE
     ) -> LocalTrackPublication:
         """Publish a track.  Cancelled: a publication that the server makes nevertheless is taken back."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
         link = self._link
         link.check_open()
         permissions = self.permissions
@@ -227,6 +232,7 @@ class LocalParticipant(Participant):
         except BaseException:
             if not published:
                 link.drop(handle_id)
+                self.detach_if_unused(track.source)
             raise
         return published[0]
 
@@ -241,8 +247,14 @@ class LocalParticipant(Participant):
         self._local.views[state.sid] = view
         return view
 
+    def detach_if_unused(self, source: AudioSource) -> None:
+        """Let go of a source of which no track is left (called by the room)."""
+        if not any(view.track.source is source for view in self._views.values()):
+            source.detach(self._link)
+
     async def unpublish_track(self, sid: str) -> None:
         """Take a track back.  Unknown sid: :class:`RoomError`."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
         request = room.UnpublishTrackRequest(
             local_participant_handle=self._link.local_handle, track_sid=sid, stop_on_unpublish=True
         )

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import NamedTuple, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT
@@ -233,7 +234,6 @@ class Room:
             return
         reason = self._reason if self._reason is not None else self._asked_reason
         self._end = events.Disconnected(reason=DisconnectReason.UNKNOWN if reason is None else reason)
-        self._model.detach_sources()
         self._link.close(self._end.reason)
         self._emit(self._end)
         for subscription in list(self._subscriptions):
@@ -293,6 +293,7 @@ async def join(
         connect_timeout_ms=round(1000 * min(timeout, _ATTEMPT_TIMEOUT_MAX)),
     )
     request = room_pb.ConnectRequest(url=url, token=token, options=options)
+    await anyio.lowlevel.checkpoint_if_cancelled()
     try:
         call = Call(transport, ffi.FfiRequest(connect=request))
         event = await call.wait(timeout)

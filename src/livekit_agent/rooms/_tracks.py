@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import anyio
+import anyio.lowlevel
 
 from .._bounds import ROOM_REQUEST_TIMEOUT
 from .._errors import RoomError
@@ -147,10 +148,12 @@ class AudioSource:
             self._transport = link.transport
             self._handle = response.new_audio_source.source.handle.id
         self._rooms[link.room_handle] = link
+        link.attach(self, lambda: self.detach(link))
         return self._handle
 
     def detach(self, link: Link) -> None:
-        """That room is over."""
+        """No track of it is left in that room, or the room is over."""
+        link.detach(self)
         self._rooms.pop(link.room_handle, None)
         if not self._rooms:
             self.close()
@@ -170,6 +173,7 @@ class AudioSource:
         one waits for the first.  Raises :class:`ValueError` for a broken frame and :class:`RoomError` when the source
         is not published or the room ends.  Cancelling it leaves the source usable; the samples may still be heard.
         """
+        await anyio.lowlevel.checkpoint_if_cancelled()
         frame_bytes = _SAMPLE_BYTES * self.num_channels
         if data is None:
             data = bytes(frame_bytes * max(1, round(self.sample_rate * duration)))

@@ -110,11 +110,6 @@ class Model:
         handler(event)
         return True
 
-    def detach_sources(self) -> None:
-        """The room is over: our audio sources are no longer used by it."""
-        for view in self._local.views.values():
-            view.track.source.detach(self._link)
-
     # --- who is there ---------------------------------------------------------------------------------------------
 
     def _participant(self, identity: str) -> tuple[ParticipantState, Participant] | None:
@@ -355,8 +350,7 @@ class Model:
         view = self._local.views.pop(sid)
         self._link.drop(publication.handle)
         self._link.drop(publication.track_handle)
-        if not any(other.track.source is view.track.source for other in self._local.views.values()):
-            view.track.source.detach(self._link)
+        self.local.detach_if_unused(view.track.source)
         self._emit(events.LocalTrackUnpublished(publication=view, participant=self.local))
 
     def _on_local_track_republished(self, event: room_pb.RoomEvent) -> None:

@@ -1,0 +1,166 @@
+"""Every operation of a room, given up at every step: nothing leaks, nobody stays, nothing stays published."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from livekit_agent import RoomConnectError, events
+from livekit_agent.rooms import AudioSource, MemoryRooms, Room
+
+pytestmark = pytest.mark.virtual
+
+STEPS = 40
+
+Operation = Callable[[MemoryRooms, Room], Awaitable[object]]
+
+
+async def connecting(rooms: MemoryRooms, room: Room) -> None:
+    another = await rooms.join("r", "late")
+    await another.disconnect()
+
+
+async def connecting_slowly(rooms: MemoryRooms, room: Room) -> None:
+    rooms._latency = 0.0001
+    await connecting(rooms, room)
+
+
+async def sending(rooms: MemoryRooms, room: Room) -> None:
+    await room.local_participant.publish_data(b"x")
+
+
+async def changing(rooms: MemoryRooms, room: Room) -> None:
+    await room.local_participant.set_attributes({"a": "b"})
+
+
+async def publishing(rooms: MemoryRooms, room: Room) -> None:
+    publication = await room.local_participant.publish_audio()
+    with anyio.CancelScope(shield=True):
+        await room.local_participant.unpublish_track(publication.sid)
+
+
+async def unpublishing(rooms: MemoryRooms, room: Room) -> None:
+    publication = await room.local_participant.publish_audio()
+    await room.local_participant.unpublish_track(publication.sid)
+
+
+async def capturing(rooms: MemoryRooms, room: Room) -> None:
+    source = AudioSource(queue_size_ms=1)
+    publication = await room.local_participant.publish_audio(source)
+    for _ in range(3):
+        await source.capture_frame(duration=0.0005)
+    await room.local_participant.unpublish_track(publication.sid)
+
+
+async def waiting(rooms: MemoryRooms, room: Room) -> None:
+    rooms.send_data("r", b"x")
+    await room.wait_for(events.DataReceived)
+
+
+async def leaving(rooms: MemoryRooms, room: Room) -> None:
+    await room.disconnect()
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        connecting,
+        connecting_slowly,
+        sending,
+        changing,
+        publishing,
+        unpublishing,
+        capturing,
+        waiting,
+        leaving,
+    ],
+)
+async def test_an_operation_given_up_at_any_step_leaves_nothing_behind(operation: Operation) -> None:
+    done = [await given_up_after(operation, steps) for steps in range(STEPS)]
+    assert done[-1], f"not done after {STEPS} steps"
+    # Leaving completes though it is cancelled; everything else gives up.
+    assert done[0] is (operation is leaving)
+
+
+async def given_up_after(operation: Operation, steps: int) -> bool:
+    """Run it, cancel it after so many steps of another task; say whether it was done before."""
+    done = False
+    transports: list[Any] = []
+    async with MemoryRooms() as rooms:
+        admit = rooms.admit
+
+        def count(connection: Any, *args: Any) -> None:
+            transports.append(connection)
+            admit(connection, *args)
+
+        rooms.admit = count  # type: ignore[method-assign]
+        room = await rooms.join("r", "a")
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                if steps == 0:
+                    scope.cancel()
+                else:
+                    group.start_soon(cancel_after, steps, scope)
+                await operation(rooms, room)
+                done = True
+                group.cancel_scope.cancel()
+        await anyio.sleep(0.01)
+        assert [person.identity for person in rooms.participants("r")] == (["a"] if room.is_open else [])
+        # What was published before, and was not to be given up, may still be there: then in both places.
+        published = list(room.local_participant.track_publications)
+        assert [track.sid for person in rooms.participants("r") for track in person.tracks] == published
+        assert published == [] or operation in (unpublishing, capturing)
+        await room.disconnect()
+        assert rooms.participants("r") == []
+        await anyio.sleep(0.01)
+    assert [transport.live_handles for transport in transports] == [0] * len(transports)
+    assert [transport.router.pending_calls for transport in transports] == [0] * len(transports)
+    return done
+
+
+async def cancel_after(steps: int, scope: anyio.CancelScope) -> None:
+    for _ in range(steps):
+        await anyio.lowlevel.checkpoint()
+        if steps > 20:
+            # What takes time takes it in steps of the clock.
+            await anyio.sleep(0.0001)
+    scope.cancel()
+
+
+async def test_a_join_that_is_given_up_and_succeeds_later_is_undone() -> None:
+    async with MemoryRooms(latency=5) as rooms, rooms.join("r", "a") as room:
+        heard = room.subscribe()
+        with pytest.raises(RoomConnectError, match="within 1 s"):
+            await rooms.join("r", "late", timeout=1)
+        await anyio.sleep(10)
+        got = [heard.next_nowait(), heard.next_nowait()]
+        assert [type(event) for event in got] == [events.ParticipantJoined, events.ParticipantLeft]
+        assert [person.identity for person in rooms.participants("r")] == ["a"]
+
+
+async def test_a_join_that_is_never_answered_can_be_given_up() -> None:
+    async with MemoryRooms() as rooms:
+        rooms.hang_next()
+        with anyio.move_on_after(3) as scope:
+            await rooms.join("r", "a")
+        assert scope.cancelled_caught
+        assert anyio.current_time() == 3
+
+
+async def test_a_consumer_cancelled_while_it_waits_loses_no_event() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as room:
+        heard = room.subscribe(events.DataReceived)
+        with anyio.move_on_after(1):
+            await anext(heard)
+        rooms.send_data("r", b"1")
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await anext(heard)
+        await anyio.sleep(0.01)
+        event = await anext(heard)
+        assert isinstance(event, events.DataReceived)
+        assert event.data == b"1"

@@ -1,0 +1,377 @@
+"""Rooms in memory: what a server hears, what time does, what a test can script."""
+
+from __future__ import annotations
+
+import random
+
+import anyio
+import pytest
+
+from livekit_agent import ConnectionQuality, ParticipantPermissions, RoomConnectError, RoomError, events
+from livekit_agent.rooms import AudioSource, ConnectionState, DisconnectReason, MemoryRooms, ParticipantKind, Room
+from livekit_agent.rooms import _ledger as ledger
+from livekit_agent.simulation import run_virtual
+
+pytestmark = pytest.mark.virtual
+
+
+async def settled() -> None:
+    """What has been sent has arrived: instants cost no time, a tick of the clock is longer than all of them."""
+    await anyio.sleep(0.001)
+
+
+def drain(subscription: object) -> list[events.RoomEvent]:
+    got: list[events.RoomEvent] = []
+    while (event := subscription.next_nowait()) is not None:  # type: ignore[attr-defined]
+        got.append(event)
+    return got
+
+
+def kinds(subscription: object) -> list[str]:
+    return [type(event).__name__ for event in drain(subscription)]
+
+
+# ------------------------------------------------------------------------------------------------ what a server hears
+
+
+async def test_who_speaks_is_told_to_all_and_for_each_of_the_others() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b"), rooms.join("r", "c"):
+        heard = a.subscribe(events.ActiveSpeakersChanged, events.SpeakingChanged)
+        await settled()
+        b, c, me = a.remote_participants["b"], a.remote_participants["c"], a.local_participant
+
+        rooms.set_speakers("r", ["b", "a", "nobody"])
+        await settled()
+        assert drain(heard) == [
+            events.ActiveSpeakersChanged(speakers=(b, me)),
+            events.SpeakingChanged(participant=b, speaking=True),
+        ]
+        assert (me.is_speaking, b.is_speaking, c.is_speaking) == (True, True, False)
+
+        rooms.set_speakers("r", ["c"])
+        rooms.set_speakers("r", [])
+        await settled()
+        assert drain(heard) == [
+            events.ActiveSpeakersChanged(speakers=(c,)),
+            events.SpeakingChanged(participant=b, speaking=False),
+            events.SpeakingChanged(participant=c, speaking=True),
+            events.ActiveSpeakersChanged(speakers=()),
+            events.SpeakingChanged(participant=c, speaking=False),
+        ]
+        assert not me.is_speaking
+
+
+async def test_the_quality_of_a_link_is_told_and_kept() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b"):
+        heard = a.subscribe(events.ConnectionQualityChanged)
+        rooms.set_quality("r", "b", ConnectionQuality.POOR)
+        await settled()
+        b = a.remote_participants["b"]
+        assert drain(heard) == [events.ConnectionQualityChanged(participant=b, quality=ConnectionQuality.POOR)]
+        assert b.connection_quality is ConnectionQuality.POOR
+        assert a.local_participant.connection_quality is None
+
+
+async def test_a_mute_by_the_server_is_told_once() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        publication = await a.local_participant.publish_audio()
+        heard = a.subscribe(events.TrackMuted)
+        assert rooms.mute_track("r", "a", publication.sid)
+        assert rooms.mute_track("r", "a", publication.sid)
+        assert not rooms.mute_track("r", "a", "TR_x")
+        await settled()
+        assert kinds(heard) == ["TrackMuted"]
+        assert publication.muted
+
+
+async def test_revoked_permission_takes_tracks_and_subscriptions_back() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        await a.local_participant.publish_audio()
+        await settled()
+        heard = b.subscribe()
+        [publication] = b.remote_participants["a"].track_publications.values()
+        rooms.update_participant("r", "b", permissions=ParticipantPermissions(can_subscribe=False))
+        await settled()
+        assert kinds(heard) == ["PermissionsChanged", "TrackUnsubscribed"]
+        rooms.update_participant("r", "b", permissions=ParticipantPermissions())
+        await settled()
+        assert kinds(heard) == ["PermissionsChanged", "TrackSubscribed"]
+        assert publication.subscribed
+        rooms.update_participant("r", "a", permissions=ParticipantPermissions(can_publish=False))
+        await settled()
+        assert kinds(heard) == ["PermissionsChanged", "TrackUnsubscribed", "TrackUnpublished"]
+        assert a.local_participant.track_publications == {}
+
+
+async def test_a_hidden_participant_sees_and_is_not_seen() -> None:
+    hidden = ParticipantPermissions(hidden=True)
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        heard = a.subscribe()
+        async with rooms.join("r", "ghost", permissions=hidden) as ghost:
+            assert list(ghost.remote_participants) == ["a"]
+            await ghost.local_participant.publish_audio()
+            await ghost.local_participant.set_metadata("boo")
+            await a.local_participant.set_name("Anna")
+            await settled()
+            assert ghost.remote_participants["a"].name == "Anna"
+        await settled()
+        assert kinds(heard) == ["NameChanged"]
+
+
+async def test_a_person_without_a_connection_can_be_played_on_the_ledger() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        heard = a.subscribe()
+        person = rooms.ledger.join("r", "puppet", now=rooms.now(), wall=0, name="Punch")
+        track = rooms.ledger.publish(person.sid, name="voice")
+        rooms.ledger.send_data(person.sid, b"hello")
+        rooms.settle()
+        await settled()
+        got = drain(heard)
+        assert [type(event).__name__ for event in got] == [
+            "ParticipantJoined", "TrackPublished", "TrackSubscribed", "DataReceived",
+        ]  # fmt: skip
+        assert list(a.remote_participants["puppet"].track_publications) == [track.sid]
+
+
+async def test_no_more_may_join_than_a_room_holds() -> None:
+    async with MemoryRooms() as rooms:
+        rooms.create_room("r", max_participants=1)
+        async with rooms.join("r", "a"), rooms.join("r", "agent", kind=ParticipantKind.AGENT):
+            with pytest.raises(RoomConnectError, match="max participants"):
+                await rooms.join("r", "b")
+
+
+# ------------------------------------------------------------------------------------------------ observers
+
+
+async def test_an_observer_sees_everything_in_order_and_at_once() -> None:
+    async with MemoryRooms() as rooms:
+        seen: list[ledger.LedgerEvent] = []
+        unobserve = rooms.observe(seen.append)
+        rooms.create_room("r", metadata="m")
+        async with rooms.join("r", "a") as a:
+            await a.local_participant.publish_audio()
+            await a.local_participant.publish_audio(name="second")
+            rooms.update_room_metadata("r", "n")
+        rooms.delete_room("r")
+        unobserve()
+        rooms.create_room("unseen")
+        assert [type(event).__name__ for event in seen] == [
+            "RoomOpened", "ParticipantEntered", "TrackAdded", "TrackAdded",
+            "RoomChanged", "ParticipantGone", "RoomEnded",
+        ]  # fmt: skip
+        assert [event.first for event in seen if isinstance(event, ledger.TrackAdded)] == [True, False]
+        gone = seen[5]
+        assert isinstance(gone, ledger.ParticipantGone)
+        assert (gone.participant.identity, gone.reason, len(gone.participant.tracks)) == ("a", 1, 2)
+
+
+async def test_an_observer_may_act_and_its_act_is_told_after() -> None:
+    async with MemoryRooms() as rooms:
+        seen: list[str] = []
+
+        def bouncer(event: ledger.LedgerEvent) -> None:
+            seen.append(type(event).__name__)
+            if isinstance(event, ledger.ParticipantEntered) and event.participant.identity == "b":
+                rooms.remove_participant("r", "b")
+
+        async with rooms.join("r", "a") as a:
+            rooms.observe(bouncer)
+            with pytest.raises(RoomConnectError, match="removed while joining"):
+                await rooms.join("r", "b")
+            await settled()
+            assert seen == ["ParticipantEntered", "ParticipantGone"]
+            assert dict(a.remote_participants) == {}
+
+
+# ------------------------------------------------------------------------------------------------ time
+
+
+async def test_a_room_that_nobody_joins_closes_after_its_empty_timeout() -> None:
+    async with MemoryRooms() as rooms:
+        rooms.create_room("r", empty_timeout=300)
+        await anyio.sleep(299.999)
+        assert [room.name for room in rooms.list_rooms()] == ["r"]
+        await anyio.sleep(0.002)
+        assert rooms.list_rooms() == []
+
+
+async def test_agents_do_not_keep_a_room_open() -> None:
+    async with MemoryRooms() as rooms:
+        agent = await rooms.join("r", "agent", kind=ParticipantKind.AGENT)
+        person = await rooms.join("r", "person")
+        await anyio.sleep(1000)
+        await person.disconnect()
+        left = anyio.current_time()
+        assert (await agent.wait_closed()).reason == DisconnectReason.ROOM_CLOSED
+        assert anyio.current_time() - left == 20
+
+
+async def test_who_comes_back_in_time_keeps_the_room() -> None:
+    async with MemoryRooms() as rooms:
+        async with rooms.join("r", "a") as a:
+            sid = a.sid
+        await anyio.sleep(19)
+        async with rooms.join("r", "a") as a:
+            assert a.sid == sid
+            await anyio.sleep(100)
+
+
+async def test_rooms_end_when_the_server_does() -> None:
+    async with MemoryRooms() as rooms:
+        room = await rooms.join("r", "a")
+    assert (await room.wait_closed()).reason == DisconnectReason.SERVER_SHUTDOWN
+
+
+async def test_rooms_can_be_left_while_everything_is_cancelled() -> None:
+    transports = []
+    with anyio.CancelScope() as scope:
+        async with MemoryRooms(latency=0.5) as rooms:
+            async with rooms.join("r", "a") as room:
+                transports.append(room._transport)
+                scope.cancel()
+                await anyio.sleep_forever()
+    assert room.disconnect_reason == DisconnectReason.CLIENT_INITIATED
+    await settled()
+    assert transports[0].live_handles == 0
+
+
+async def test_what_takes_time_needs_the_service() -> None:
+    rooms = MemoryRooms()
+    async with rooms.join("r", "a") as a:
+        source = AudioSource(queue_size_ms=10)
+        await a.local_participant.publish_audio(source)
+        with pytest.raises(RoomError, match="takes time") as caught:
+            await source.capture_frame(duration=1)
+        assert "async with" in caught.value.hint
+
+
+async def test_a_second_of_silence_takes_a_second() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        source = AudioSource(queue_size_ms=100)
+        await a.local_participant.publish_audio(source)
+        started = anyio.current_time()
+        for _ in range(110):
+            await source.capture_frame(duration=0.01)
+        assert anyio.current_time() - started == pytest.approx(1.0)
+
+
+# ------------------------------------------------------------------------------------------------ scripted trouble
+
+
+async def test_an_interrupted_connection_says_so_and_comes_back_or_not() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        heard = a.subscribe()
+        rooms.interrupt("r", "a")
+        await settled()
+        assert (kinds(heard), a.connection_state) == (["Reconnecting"], ConnectionState.RECONNECTING)
+        rooms.restore("r", "a")
+        await settled()
+        assert (kinds(heard), a.connection_state) == (["Reconnected"], ConnectionState.CONNECTED)
+        rooms.interrupt("r", "a")
+        rooms.lose("r", "a")
+        assert (await a.wait_closed()).reason == DisconnectReason.UNKNOWN
+        with pytest.raises(RoomError, match="no connection"):
+            rooms.interrupt("r", "a")
+
+
+async def test_a_join_can_be_refused_once() -> None:
+    async with MemoryRooms() as rooms:
+        rooms.refuse_next("engine: signal failure: Bearer hunter2")
+        with pytest.raises(RoomConnectError) as caught:
+            await rooms.join("r", "a")
+        assert "hunter2" not in str(caught.value)
+        assert rooms.list_rooms() == []
+        await (await rooms.join("r", "a")).disconnect()
+
+
+async def test_a_join_takes_as_long_as_the_latency() -> None:
+    async with MemoryRooms(latency=0.25) as rooms, rooms.join("r", "a"):
+        assert anyio.current_time() == 0.25
+
+
+# ------------------------------------------------------------------------------------------------ overflow
+
+
+async def test_a_slow_consumer_loses_the_oldest_data_and_no_join() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        heard = a.subscribe()
+        for number in range(1_500):
+            rooms.send_data("r", str(number).encode())
+        b = await rooms.join("r", "b")
+        await settled()
+        assert (heard.dropped, len(heard), a.statistics().dropped_events) == (500, 1_001, 500)
+        got = drain(heard)
+        assert [event.data for event in got[:-1] if isinstance(event, events.DataReceived)] == [
+            str(number).encode() for number in range(500, 1_500)
+        ]
+        assert isinstance(got[-1], events.ParticipantJoined)
+        heard.close()
+        assert a.statistics().dropped_events == 500
+        await b.disconnect()
+
+
+async def test_too_many_unread_joins_end_the_subscription_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from livekit_agent import ResourceExhaustedError
+    from livekit_agent.rooms import _subscription
+
+    monkeypatch.setattr(_subscription, "ROOM_LIFECYCLE_EVENTS_MAX", 10)
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        heard, other = a.subscribe(), a.subscribe(events.RoomMetadataChanged)
+        for number in range(6):
+            await (await rooms.join("r", f"guest-{number}")).disconnect()
+        await settled()
+        got = []
+        with pytest.raises(ResourceExhaustedError) as caught:
+            async for event in heard:
+                got.append(event)
+        assert (len(got), caught.value.resource) == (10, "room_events")
+        with pytest.raises(StopAsyncIteration):
+            await anext(heard)
+        assert len(other) == 0
+        assert a.statistics().subscriptions == 1
+
+
+async def test_subscriptions_end_with_their_block_or_the_room() -> None:
+    async with MemoryRooms() as rooms:
+        async with rooms.join("r", "a") as a:
+            with a.subscribe() as heard:
+                assert a.statistics().subscriptions == 1
+                assert "everything" in repr(heard)
+            assert a.statistics().subscriptions == 0
+            assert [event async for event in heard] == []
+            await a.subscribe(events.DataReceived).aclose()
+            kept = a.subscribe(events.Disconnected)
+        assert [event async for event in kept] == [events.Disconnected(reason=1)]
+
+
+# ------------------------------------------------------------------------------------------------ the same again
+
+
+async def a_day() -> list[str]:
+    rng = random.Random("a day")
+    trace: list[str] = []
+    async with MemoryRooms(rng=random.Random("ids"), wall_clock=lambda: 0.0) as rooms:
+        rooms.observe(lambda event: trace.append(repr(event)))
+
+        async def visit(identity: str) -> None:
+            await anyio.sleep(rng.random())
+            room: Room
+            async with rooms.join("r", identity) as room:
+                heard = room.subscribe()
+                await room.local_participant.publish_audio()
+                await room.local_participant.publish_data(identity)
+                await anyio.sleep(rng.random())
+                trace.extend(f"{identity} hears {event!r}" for event in drain(heard))
+
+        async with anyio.create_task_group() as group:
+            for number in range(8):
+                group.start_soon(visit, f"guest-{number}")
+        await anyio.sleep(100)
+    return trace
+
+
+def test_the_same_seed_gives_the_same_day(backend: str) -> None:
+    days = [run_virtual(a_day, backend=backend, seed=seed) for seed in (7, 7, 8)]
+    assert len(days[0]) > 50
+    assert days[0] == days[1]
