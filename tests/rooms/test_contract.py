@@ -1,0 +1,197 @@
+"""What we use of the native library's protocol exists in the installed one, under the names that we use."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from google.protobuf.descriptor import Descriptor
+
+import livekit_agent.rooms
+from livekit_agent.rooms import _memory_transport, _proto, _updates
+from livekit_agent.rooms._proto import audio, ffi, handle, participant, room, track
+
+SOURCE = Path(livekit_agent.rooms.__file__).parent
+
+# request -> the fields that are set, the fields of its response, of its callback (None: it has none)
+REQUESTS: dict[str, tuple[str, str, str | None]] = {
+    "connect": ("url token options request_async_id", "async_id", "async_id error result"),
+    "ready_for_room_event": ("room_handle", "", None),
+    "disconnect": ("room_handle reason request_async_id", "async_id", "async_id"),
+    "publish_data": (
+        "local_participant_handle data_ptr data_len reliable topic destination_identities request_async_id",
+        "async_id",
+        "async_id error",
+    ),
+    "set_local_metadata": ("local_participant_handle metadata request_async_id", "async_id", "async_id error"),
+    "set_local_name": ("local_participant_handle name request_async_id", "async_id", "async_id error"),
+    "set_local_attributes": ("local_participant_handle attributes request_async_id", "async_id", "async_id error"),
+    "set_subscribed": ("subscribe publication_handle", "", None),
+    "create_audio_track": ("name source_handle", "track", None),
+    "publish_track": (
+        "local_participant_handle track_handle options request_async_id",
+        "async_id",
+        "async_id error publication",
+    ),
+    "unpublish_track": (
+        "local_participant_handle track_sid stop_on_unpublish request_async_id",
+        "async_id",
+        "async_id error",
+    ),
+    "local_track_mute": ("track_handle mute", "muted", None),
+    "new_audio_source": ("type sample_rate num_channels queue_size_ms", "source", None),
+    "capture_audio_frame": ("source_handle buffer request_async_id", "async_id", "async_id error"),
+    "clear_audio_buffer": ("source_handle", "", None),
+}
+
+EVENT_FIELDS = {
+    "participant_connected": "info",
+    "participant_active": "participant_identity",
+    "participant_disconnected": "participant_identity disconnect_reason",
+    "participants_updated": "participants",
+    "participant_metadata_changed": "participant_identity metadata",
+    "participant_name_changed": "participant_identity name",
+    "participant_attributes_changed": "participant_identity attributes changed_attributes",
+    "participant_permission_changed": "participant_identity permission",
+    "local_track_published": "track_sid",
+    "local_track_unpublished": "publication_sid",
+    "local_track_republished": "publication_handle previous_sid info",
+    "local_track_subscribed": "track_sid",
+    "track_published": "participant_identity publication",
+    "track_unpublished": "participant_identity publication_sid",
+    "track_subscribed": "participant_identity track",
+    "track_unsubscribed": "participant_identity track_sid",
+    "track_subscription_failed": "participant_identity track_sid error",
+    "track_muted": "participant_identity track_sid",
+    "track_unmuted": "participant_identity track_sid",
+    "active_speakers_changed": "participant_identities",
+    "connection_quality_changed": "participant_identity quality",
+    "data_packet_received": "kind participant_identity user sip_dtmf",
+    "room_metadata_changed": "metadata",
+    "room_sid_changed": "sid",
+    "room_updated": "sid name metadata num_participants num_publishers",
+    "moved": "sid name num_participants num_publishers",
+    "connection_state_changed": "state",
+    "reconnecting": "",
+    "reconnected": "",
+    "disconnected": "reason",
+    "eos": "",
+}
+
+OTHERS = {
+    handle.FfiOwnedHandle: "id",
+    room.RoomOptions: "auto_subscribe adaptive_stream dynacast join_retries connect_timeout_ms",
+    room.ConnectCallback.Result: "room local_participant participants",
+    room.ConnectCallback.ParticipantWithTracks: "participant publications",
+    room.UserPacket: "data topic",
+    room.OwnedBuffer: "handle data",
+    room.BufferInfo: "data_ptr data_len",
+    room.TrackPublishOptions: "source",
+    participant.ParticipantInfo: "sid identity name metadata attributes kind permission joined_at",
+    participant.ParticipantPermission: (
+        "can_subscribe can_publish can_publish_data can_publish_sources hidden can_update_metadata "
+        "can_subscribe_metrics can_manage_agent_session"
+    ),
+    track.TrackPublicationInfo: "sid name kind source muted mime_type remote",
+    track.TrackInfo: "sid name kind muted",
+    audio.AudioFrameBufferInfo: "data_ptr num_channels sample_rate samples_per_channel",
+}
+
+
+def missing(descriptor: Descriptor, names: str) -> list[str]:
+    return [name for name in names.split() if name not in descriptor.fields_by_name]
+
+
+def test_the_installed_version_is_one_that_was_checked() -> None:
+    assert _proto.installed_version() == version("livekit")
+    parts = tuple(int(part) for part in version("livekit").split(".")[:2])
+    assert _proto.SUPPORTED[0] <= parts < _proto.SUPPORTED[1]
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+def test_a_request_has_the_fields_that_we_use(kind: str) -> None:
+    request_fields, response_fields, callback_fields = REQUESTS[kind]
+    request = ffi.FfiRequest.DESCRIPTOR.fields_by_name[kind].message_type
+    response = ffi.FfiResponse.DESCRIPTOR.fields_by_name[kind].message_type
+    assert missing(request, request_fields) == []
+    assert missing(response, response_fields) == []
+    if callback_fields is not None:
+        assert missing(ffi.FfiEvent.DESCRIPTOR.fields_by_name[kind].message_type, callback_fields) == []
+    else:
+        assert "request_async_id" not in request.fields_by_name
+
+
+@pytest.mark.parametrize("kind", EVENT_FIELDS)
+def test_a_room_event_has_the_fields_that_we_use(kind: str) -> None:
+    assert missing(room.RoomEvent.DESCRIPTOR.fields_by_name[kind].message_type, EVENT_FIELDS[kind]) == []
+
+
+@pytest.mark.parametrize("message", OTHERS, ids=lambda message: message.__name__)
+def test_other_messages_have_the_fields_that_we_use(message: type) -> None:
+    assert missing(message.DESCRIPTOR, OTHERS[message]) == []  # type: ignore[attr-defined]
+
+
+def test_every_kind_of_room_event_is_handled_or_knowingly_ignored() -> None:
+    [kinds] = [oneof for oneof in room.RoomEvent.DESCRIPTOR.oneofs if oneof.name == "message"]
+    ours = {*_updates.HANDLED, "disconnected", "eos"}
+    assert {field.name for field in kinds.fields} == ours | _updates.IGNORED
+    assert ours == set(EVENT_FIELDS)
+    assert not ours & _updates.IGNORED
+
+
+def test_this_list_names_every_request_that_the_source_makes_and_memory_answers() -> None:
+    made = {
+        name
+        for path in SOURCE.glob("*.py")
+        if path.name != "_memory_transport.py"
+        for name in re.findall(r"FfiRequest\((\w+)=", path.read_text())
+    }
+    assert made == set(REQUESTS)
+    answered = {name[4:] for name in vars(_memory_transport.MemoryTransport) if name.startswith("_do_")}
+    assert answered == set(REQUESTS)
+
+
+def test_enums_have_the_numbers_of_the_wire() -> None:
+    from livekit_agent.rooms import ConnectionState, DisconnectReason, TrackKind, TrackSource
+
+    reasons = dict(participant.DisconnectReason.items())
+    assert {("UNKNOWN_REASON" if r == 0 else r.name): r.value for r in DisconnectReason} == reasons
+    assert {f"CONN_{s.name}": s.value for s in ConnectionState} == dict(room.ConnectionState.items())
+    assert {f"KIND_{k.name}": k.value for k in TrackKind} == dict(track.TrackKind.items())
+    assert {f"SOURCE_{s.name}": s.value for s in TrackSource} == dict(track.TrackSource.items())
+
+
+def test_the_package_exports_what_it_says() -> None:
+    assert sorted(livekit_agent.rooms.__all__) == sorted(livekit_agent.rooms._HOMES)
+    assert dir(livekit_agent.rooms) == sorted(livekit_agent.rooms.__all__)
+    for name in livekit_agent.rooms.__all__:
+        assert getattr(livekit_agent.rooms, name) is not None
+    with pytest.raises(AttributeError):
+        livekit_agent.rooms.nonsense
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_rooms_in_memory_load_no_native_library_and_leave_the_livekit_package_usable(backend: str) -> None:
+    program = f"""
+import sys, anyio
+import livekit_agent.rooms
+assert "google.protobuf" not in sys.modules and "anyio" in sys.modules
+async def main():
+    async with livekit_agent.rooms.MemoryRooms() as rooms, rooms.join("r", "a") as room:
+        await room.local_participant.publish_data(b"x")
+anyio.run(main, backend={backend!r})
+other = {{"trio": "asyncio", "asyncio": "trio"}}[{backend!r}]
+assert not [name for name in ("numpy", "livekit.rtc", other) if name in sys.modules]
+assert "livekit_agent.rooms._ffi" not in sys.modules
+assert "liblivekit_ffi" not in open("/proc/self/maps").read()
+import livekit.rtc
+from livekit_agent.rooms._proto import ffi
+assert livekit.rtc._ffi_client.proto_ffi is ffi
+import livekit
+assert livekit.rtc.Room
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

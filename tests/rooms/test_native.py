@@ -1,0 +1,211 @@
+"""The native library and a real livekit-server: what no pretence can show."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from realserver import RealServer
+from venues import PATIENCE, NativeVenue, next_of, token
+
+from livekit_agent import RoomError, events
+from livekit_agent.rooms import ConnectionState, NativeRooms
+
+pytestmark = pytest.mark.real_server
+
+
+async def gone(venue: NativeVenue, *identities: str) -> None:
+    """Wait until the server has nobody else in the room."""
+    with anyio.fail_after(PATIENCE):
+        while sorted(await venue.present()) != sorted(identities):  # noqa: ASYNC110 - the server tells nobody outside
+            await anyio.sleep(0.05)
+
+
+async def test_joins_given_up_at_any_moment_leave_nobody_in_the_room(native: NativeVenue) -> None:
+    rng = random.Random(1)
+    async with native.open():
+        completed = 0
+        for number in range(12):
+            with anyio.move_on_after(rng.uniform(0, 0.08)):
+                room = await native.join(f"guest-{number}")
+                completed += 1
+                await room.disconnect()
+        await gone(native)
+        assert completed < 12
+
+
+async def test_publishing_given_up_at_any_moment_leaves_no_track(native: NativeVenue) -> None:
+    rng = random.Random(2)
+    async with native.open():
+        async with await native.join("a") as a, await native.join("b") as b:
+            for _ in range(10):
+                with anyio.move_on_after(rng.uniform(0, 0.01)):
+                    publication = await a.local_participant.publish_audio()
+                    with anyio.CancelScope(shield=True):
+                        await a.local_participant.unpublish_track(publication.sid)
+            # A last one, and everything that came before it at the other side is gone with it.
+            last = await a.local_participant.publish_audio(name="last")
+            with anyio.fail_after(PATIENCE):
+                while True:
+                    others = b.remote_participants.get("a")
+                    names = [p.name for p in others.track_publications.values()] if others else []
+                    if names == ["last"]:
+                        break
+                    await anyio.sleep(0.02)
+            assert list(a.local_participant.track_publications) == [last.sid]
+
+
+async def test_a_server_that_dies_and_comes_back_is_rejoined_with_our_tracks(own_server: RealServer) -> None:
+    venue = NativeVenue("lasting", own_server)
+    async with venue.open():
+        async with await venue.join("a") as room, anyio.create_task_group() as group:
+            heard = room.subscribe()
+            publication = await room.local_participant.publish_audio()
+            group.start_soon(keep_feeding, publication.track.source.capture_frame)
+            sid = publication.sid
+            own_server.kill()
+            await next_of(heard, events.Reconnecting)
+            assert room.connection_state == ConnectionState.RECONNECTING
+            own_server.start()
+            republished = await next_of(heard, events.LocalTrackRepublished)
+            assert republished.publication is publication
+            assert republished.previous_sid == sid
+            assert publication.sid != sid
+            assert list(room.local_participant.track_publications) == [publication.sid]
+            await next_of(heard, events.Reconnected)
+            assert room.connection_state == ConnectionState.CONNECTED
+            group.cancel_scope.cancel()
+
+
+async def keep_feeding(capture: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await capture()
+
+
+async def test_leaving_a_dead_server_is_bounded(own_server: RealServer) -> None:
+    venue = NativeVenue("dead", own_server)
+    async with venue.open():
+        room = await venue.join("a")
+        own_server.kill()
+        started = anyio.current_time()
+        await room.disconnect()
+        assert anyio.current_time() - started < 3
+        assert not room.is_open
+
+
+def test_event_loops_one_after_another_and_on_other_threads(native: NativeVenue) -> None:
+    async def visit() -> None:
+        async with native.open(), await native.join("a") as a:
+            await a.local_participant.publish_data(b"x")
+
+    failures: list[BaseException] = []
+
+    def guarded(backend: str) -> None:
+        try:
+            anyio.run(visit, backend=backend)
+        except BaseException as exc:
+            failures.append(exc)
+
+    for backend in ("trio", "asyncio", "asyncio", "trio"):
+        guarded(backend)
+        thread = threading.Thread(target=guarded, args=[backend])
+        thread.start()
+        thread.join(30)
+    assert failures == []
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_a_loop_that_ends_inside_a_room_does_not_stay_in_it(native: NativeVenue, backend: str) -> None:
+    async def careless() -> None:
+        await NativeRooms().connect(native.url, token(native.room, "careless"))
+
+    async def afterwards() -> None:
+        async with native.open():
+            # The next event of that room finds its loop gone.
+            await native.update_room("is anybody there?")
+            await gone(native)
+
+    anyio.run(careless, backend=backend)
+    anyio.run(afterwards, backend=backend)
+
+
+def test_a_forked_child_is_refused(native: NativeVenue) -> None:
+    from livekit_agent.rooms import _ffi
+
+    async def visit() -> None:
+        async with native.open(), await native.join("a"):
+            pass
+
+    anyio.run(visit)
+    assert _ffi._library is not None
+    _ffi._library.pid += 1  # as a child sees it
+    try:
+        with pytest.raises(RoomError) as caught:
+            anyio.run(visit)
+        assert caught.value.code == "ROOM_FORKED"
+    finally:
+        _ffi._library.pid = os.getpid()
+
+
+async def test_a_panic_elsewhere_does_not_end_a_living_room(native: NativeVenue) -> None:
+    from livekit_agent.rooms import _ffi
+    from livekit_agent.rooms._proto import ffi
+
+    async with native.open():
+        async with await native.join("a") as a:
+            heard = a.subscribe(events.DataReceived)
+            assert _ffi._library is not None
+            panic = ffi.FfiEvent()
+            panic.panic.message = "a room was not made ready"
+            _ffi._library._route(panic)
+            await native.send(b"still here", "t")
+            assert (await next_of(heard, events.DataReceived)).data == b"still here"
+            assert a.is_open
+
+
+def test_a_token_is_in_nothing_that_is_printed(native: NativeVenue) -> None:
+    secret = token("", "a")  # a real signature, and refused
+    program = f"""
+import anyio
+from livekit_agent.rooms import NativeRooms
+async def main():
+    for bad in ({secret!r}, {secret!r}[:-6] + "AAAAAA"):
+        try:
+            await NativeRooms().connect({native.url!r}, bad)
+        except Exception:
+            import traceback
+            traceback.print_exc()
+anyio.run(main, backend="trio")
+"""
+    for level in ("", "trace"):
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "RUST_LOG": level},
+            check=True,
+        )
+        assert "RoomConnectError" in done.stderr
+        assert not [part for part in secret.split(".") if part in done.stdout + done.stderr]
+
+
+def test_the_native_way_needs_neither_numpy_nor_the_other_backend(native: NativeVenue) -> None:
+    program = f"""
+import sys, anyio
+from livekit_agent.rooms import NativeRooms
+async def main():
+    room = await NativeRooms().connect({native.url!r}, {token(native.room, "a")!r})
+    await room.disconnect()
+anyio.run(main, backend="trio")
+assert not [name for name in ("numpy", "asyncio", "livekit.rtc") if name in sys.modules]
+import livekit.rtc
+livekit.rtc.Room
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
