@@ -1,11 +1,13 @@
-"""A dispatch core, workers made of plain wsproto and protobuf, and a clock that stands still: dialogues without a loop."""
+"""A dispatch core, workers of plain wsproto and protobuf, and a clock that stands still: dialogues without a loop."""
 
 from __future__ import annotations
 
-import math
 import random
+from contextlib import suppress
 from typing import Any, TypeVar
 
+import anyio
+from anyio.abc import ByteStream
 from livekit.protocol import agent as agent_pb
 from livekit.protocol import models as models_pb
 from wsproto import WSConnection
@@ -134,13 +136,10 @@ class World:
         return job
 
 
-class RawWorker:
-    """A worker's side of the socket: says WorkerMessages, hears ServerMessages, obeys no rule by itself."""
+class Wire:
+    """A worker's end of a WebSocket: WorkerMessages to bytes, bytes to what was heard; obeys no rule by itself."""
 
-    def __init__(self, world: World, link: Link) -> None:
-        self.world = world
-        self.link = link
-        self.id = ""
+    def __init__(self) -> None:
         self.status_code = 0
         self.body = b""
         self.headers: dict[str, str] = {}
@@ -148,67 +147,27 @@ class RawWorker:
         self.texts: list[str] = []
         self.pings = 0
         self.close_code: int | None = None
-        self._ws = WSConnection(ConnectionType.CLIENT)
+        self.ws = WSConnection(ConnectionType.CLIENT)
+        self._piece = b""
 
-    def upgrade(self, target: str, token: str) -> None:
+    def upgrade(self, target: str, token: str) -> bytes:
         headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
-        self.send_bytes(self._ws.send(Request(host="h", target=target, extra_headers=headers)))
+        return self.ws.send(Request(host="h", target=target, extra_headers=headers))
 
-    @property
-    def dropped(self) -> bool:
-        """The server has closed the byte stream."""
-        return self.link.finished
+    def message(self, **variant: Any) -> bytes:
+        return self.ws.send(BytesMessage(agent_pb.WorkerMessage(**variant).SerializeToString()))
 
-    # --- saying
+    def raw(self, data: bytes | str) -> bytes:
+        return self.ws.send(TextMessage(data) if isinstance(data, str) else BytesMessage(data))
 
-    def send_bytes(self, data: bytes) -> None:
-        self.world.core.receive_data(self.link, data, *self.world.times)
-        self.world.settle()
-
-    def say(self, **variant: Any) -> None:
-        self.send_bytes(self._ws.send(BytesMessage(agent_pb.WorkerMessage(**variant).SerializeToString())))
-
-    def say_raw(self, data: bytes | str) -> None:
-        self.send_bytes(self._ws.send(TextMessage(data) if isinstance(data, str) else BytesMessage(data)))
-
-    def status(self, **fields: Any) -> None:
-        self.say(update_worker=agent_pb.UpdateWorkerStatus(**fields))
-
-    def accept(self, job: agent_pb.Job | str, identity: str | None = None, **fields: Any) -> None:
-        job_id = job if isinstance(job, str) else job.id
-        self.say(
-            availability=agent_pb.AvailabilityResponse(
-                job_id=job_id,
-                available=True,
-                participant_identity=f"agent-{job_id}" if identity is None else identity,
-                **fields,
-            )
-        )
-
-    def decline(self, job: agent_pb.Job, *, terminate: bool = False) -> None:
-        self.say(availability=agent_pb.AvailabilityResponse(job_id=job.id, available=False, terminate=terminate))
-
-    def report(self, job: agent_pb.Job | str, status: str | int, error: str = "") -> None:
-        message = agent_pb.UpdateJobStatus(job_id=job if isinstance(job, str) else job.id, error=error)
-        number = agent_pb.JobStatus.Value(f"JS_{status}") if isinstance(status, str) else status
-        message.status = number
-        self.say(update_job=message)
-
-    def leave(self) -> None:
-        """The byte stream ends."""
-        self.world.core.receive_eof(self.link, *self.world.times)
-        self.world.settle()
-
-    def close(self, code: int = 1000) -> None:
-        self.send_bytes(self._ws.send(CloseConnection(code=code)))
-
-    # --- hearing
+    def close(self, code: int = 1000) -> bytes:
+        return self.ws.send(CloseConnection(code=code))
 
     def receive(self, data: bytes) -> None:
         if not data:
             return
-        self._ws.receive_data(data)
-        for event in self._ws.events():
+        self.ws.receive_data(data)
+        for event in self.ws.events():
             match event:
                 case AcceptConnection():
                     self.status_code = 101
@@ -218,7 +177,11 @@ class RawWorker:
                 case RejectData():
                     self.body += event.data
                 case BytesMessage():
-                    self.heard.append(agent_pb.ServerMessage.FromString(bytes(event.data)))
+                    # wsproto hands out a frame in as many pieces as it arrived in
+                    self._piece += event.data
+                    if event.message_finished:
+                        self.heard.append(agent_pb.ServerMessage.FromString(self._piece))
+                        self._piece = b""
                 case TextMessage():
                     self.texts.append(event.data)
                 case Ping():
@@ -227,6 +190,81 @@ class RawWorker:
                     self.close_code = event.code
                 case _:
                     raise AssertionError(event)
+
+
+def accepting(job_id: str, identity: str | None = None, **fields: Any) -> agent_pb.AvailabilityResponse:
+    """The answer that takes a job."""
+    return agent_pb.AvailabilityResponse(
+        job_id=job_id,
+        available=True,
+        participant_identity=f"agent-{job_id}" if identity is None else identity,
+        **fields,
+    )
+
+
+def reporting(job_id: str, status: str | int, error: str = "") -> agent_pb.UpdateJobStatus:
+    """A job's status, by name or number."""
+    message = agent_pb.UpdateJobStatus(job_id=job_id, error=error)
+    message.status = agent_pb.JobStatus.Value(f"JS_{status}") if isinstance(status, str) else status
+    return message
+
+
+class RawWorker:
+    """A worker in a :class:`World`: what it says arrives at once, and so does the answer."""
+
+    def __init__(self, world: World, link: Link) -> None:
+        self.world = world
+        self.link = link
+        self.id = ""
+        self.wire = Wire()
+        self.receive = self.wire.receive
+
+    def upgrade(self, target: str, token: str) -> None:
+        self.send_bytes(self.wire.upgrade(target, token))
+
+    status_code = property(lambda self: self.wire.status_code)
+    body = property(lambda self: self.wire.body)
+    texts = property(lambda self: self.wire.texts)
+    pings = property(lambda self: self.wire.pings)
+    close_code = property(lambda self: self.wire.close_code)
+    heard = property(lambda self: self.wire.heard)
+    silent = property(lambda self: not self.wire.heard)
+    dropped = property(lambda self: self.link.finished)
+    """The server has closed the byte stream."""
+
+    # --- saying
+
+    def send_bytes(self, data: bytes) -> None:
+        self.world.core.receive_data(self.link, data, *self.world.times)
+        self.world.settle()
+
+    def say(self, **variant: Any) -> None:
+        self.send_bytes(self.wire.message(**variant))
+
+    def say_raw(self, data: bytes | str) -> None:
+        self.send_bytes(self.wire.raw(data))
+
+    def status(self, **fields: Any) -> None:
+        self.say(update_worker=agent_pb.UpdateWorkerStatus(**fields))
+
+    def accept(self, job: agent_pb.Job | str, identity: str | None = None, **fields: Any) -> None:
+        self.say(availability=accepting(job if isinstance(job, str) else job.id, identity, **fields))
+
+    def decline(self, job: agent_pb.Job, *, terminate: bool = False) -> None:
+        self.say(availability=agent_pb.AvailabilityResponse(job_id=job.id, available=False, terminate=terminate))
+
+    def report(self, job: agent_pb.Job | str, status: str | int, error: str = "") -> None:
+        self.say(update_job=reporting(job if isinstance(job, str) else job.id, status, error))
+
+    def leave(self) -> None:
+        """The byte stream ends."""
+        self.world.core.receive_eof(self.link, *self.world.times)
+        self.world.settle()
+
+    def close(self, code: int = 1000) -> None:
+        self.send_bytes(self.wire.close(code))
+
+    # --- hearing
 
     def hear(self, variant: str) -> Any:
         """The next message, which must be of that variant."""
@@ -247,9 +285,52 @@ class RawWorker:
         self.accept(job, identity)
         return self.hear_assignment().job
 
-    @property
-    def silent(self) -> bool:
-        return not self.heard
+
+class StreamWorker:
+    """A worker on a byte stream."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream = stream
+        self.id = ""
+        self.wire = Wire()
+
+    @classmethod
+    async def register(cls, stream: ByteStream, key: str, secret: str, wall: float, **fields: Any) -> StreamWorker:
+        """Upgrade and register."""
+        worker = cls(stream)
+        await stream.send(worker.wire.upgrade("/agent", worker_token(key, secret, wall=wall)))
+        while not worker.wire.status_code:
+            worker.wire.receive(await stream.receive())
+        assert worker.wire.status_code == 101, worker.wire.body
+        await worker.say(register=agent_pb.RegisterWorkerRequest(**fields))
+        worker.id = (await worker.hear("register")).worker_id
+        return worker
+
+    async def say(self, **variant: Any) -> None:
+        await self.stream.send(self.wire.message(**variant))
+
+    async def hear(self, variant: str) -> Any:
+        """The next message, which must be of that variant."""
+        while not self.wire.heard:
+            self.wire.receive(await self.stream.receive())
+        message = self.wire.heard.pop(0)
+        assert message.WhichOneof("message") == variant, message
+        return getattr(message, variant)
+
+    async def take_job(self, identity: str | None = None) -> agent_pb.JobAssignment:
+        """Accept the next offer and hear its assignment."""
+        job = (await self.hear("availability")).job
+        await self.say(availability=accepting(job.id, identity))
+        return await self.hear("assignment")
+
+    async def report(self, job_id: str, status: str | int, error: str = "") -> None:
+        await self.say(update_job=reporting(job_id, status, error))
+
+    async def hear_the_end(self) -> None:
+        """Until the server closes the byte stream."""
+        with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+            while True:
+                self.wire.receive(await self.stream.receive())
 
 
 def person(identity: str, **fields: Any) -> models_pb.ParticipantInfo:
@@ -257,6 +338,3 @@ def person(identity: str, **fields: Any) -> models_pb.ParticipantInfo:
     return models_pb.ParticipantInfo(
         identity=identity, sid="PA_" + identity, state=models_pb.ParticipantInfo.State.ACTIVE, kind=kind, **fields
     )
-
-
-NEVER = math.inf

@@ -169,7 +169,8 @@ STATELESS: list[Row] = [
     # encodings
     _rooms("an empty list", "ListRooms", "{}", answer={"rooms": []}),
     Row(name="parameters of a content type", path=ROOMS + "ListRooms", answer={"rooms": []}, body="{}",
-        headers={"Content-Type": "Application/JSON;charset=UTF-8", **ADMIN}, sends={"content-type": "application/json"}),
+        headers={"Content-Type": "Application/JSON;charset=UTF-8", **ADMIN},
+        sends={"content-type": "application/json"}),
     Row(name="an empty protobuf body", path=ROOMS + "ListRooms", headers={**PROTOBUF, **ADMIN}, answer="",
         sends={"content-type": "application/protobuf"}),
     _rooms("unknown fields", "ListRooms", {"names": ["zz"], "later": {"deep": [1]}}, answer={"rooms": []}),
@@ -206,7 +207,8 @@ STATELESS: list[Row] = [
     Row(name="/agent with a bad token", method="GET", path="/agent", headers={**UPGRADE, "Authorization": "Bearer x"},
         status=401, answer="invalid authorization token"),
     Row(name="/agent upgraded by POST", path="/agent", headers={**UPGRADE, **ADMIN}, status=405,
-        answer="Method Not Allowed\nwebsocket: the client is not using the websocket protocol: request method is not GET",
+        answer="Method Not Allowed\n"
+        "websocket: the client is not using the websocket protocol: request method is not GET",
         sends={"sec-websocket-version": "13"}),
     Row(name="/agent of another version", method="GET", path="/agent",
         headers={**UPGRADE, **ADMIN, "Sec-WebSocket-Version": "8"}, status=400,

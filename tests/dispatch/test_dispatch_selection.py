@@ -210,7 +210,9 @@ def test_only_who_has_room_is_chosen(candidates: list[tuple[int, float]], seed: 
 actions = st.lists(
     st.one_of(
         st.tuples(st.just("dispatch"), st.just(0)),
-        st.tuples(st.sampled_from(["accept", "decline", "terminate", "leave", "full", "free", "end"]), st.integers(0, 3)),
+        st.tuples(
+            st.sampled_from(["accept", "decline", "terminate", "leave", "full", "free", "end"]), st.integers(0, 3)
+        ),
         st.tuples(st.just("load"), st.integers(0, 3), st.floats()),
         st.tuples(st.just("wait"), st.floats(0.0, 4.0)),
     ),

@@ -65,7 +65,7 @@ class StatusUpdate:
     """One status as a worker sent it, at ``wall`` (Unix seconds)."""
 
     status: int
-    error: str
+    error: str = field(repr=False)
     wall: float
 
 
@@ -88,7 +88,8 @@ class JobRecord:
     """The worker asked last, or assigned."""
     phase: JobPhase = JobPhase.OFFERED
     status: int = JobStatus.PENDING
-    error: str = ""
+    error: str = field(default="", repr=False)
+    """The worker's words, as they came."""
     created_at: float = 0.0
     """Unix seconds, as all times of this record."""
     started_at: float = 0.0

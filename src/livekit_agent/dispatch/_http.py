@@ -22,6 +22,7 @@ from .._bounds import HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX
 from ._access import wants_websocket
 
 __all__ = [
+    "BodyAhead",
     "Ended",
     "Fault",
     "HttpConversation",
@@ -68,6 +69,13 @@ class NeedHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BodyAhead:
+    """A request's head, without its body: the moment to lower ``body_limit``.  Then ask for the next step."""
+
+    request: Request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NeedBody:
     """More bytes of a request's body.  ``send`` first, if not empty: the client asked to be told to go on."""
 
@@ -97,7 +105,7 @@ class Ended:
     """The client will send no more requests."""
 
 
-Step = Request | NeedHead | NeedBody | Upgrade | Fault | Ended
+Step = Request | NeedHead | BodyAhead | NeedBody | Upgrade | Fault | Ended
 
 
 class HttpConversation:
@@ -107,7 +115,7 @@ class HttpConversation:
         self.wall = wall
         """Unix time for the Date header; the caller keeps it fresh."""
         self.body_limit = HTTP_BODY_BYTES_MAX
-        """Bytes of this request's body; the caller lowers it, while it waits, for those it does not know."""
+        """Bytes of this request's body; the caller lowers it, at ``BodyAhead``, for those it does not know."""
         self._begin(b"")
 
     def _begin(self, data: bytes) -> None:
@@ -118,11 +126,6 @@ class HttpConversation:
         self.body_limit = HTTP_BODY_BYTES_MAX
         if data:
             self.receive_data(data)
-
-    @property
-    def head(self) -> Request | None:
-        """The request whose body is awaited, without it."""
-        return None if self._head is None else _request(self._head, b"")
 
     def receive_data(self, data: bytes) -> None:
         """Bytes from the client; empty for its end of file."""
@@ -146,6 +149,8 @@ class HttpConversation:
                     if request.method == "GET" and request.path == _WORKER_PATH and wants_websocket(request.headers):
                         return Upgrade(request=request, data=bytes(self._raw))
                     self._raw.clear()
+                    if "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0":
+                        return BodyAhead(request=request)
                 case h11.Data():
                     self._body += event.data
                     if len(self._body) > self.body_limit:

@@ -61,7 +61,7 @@ from ._events import (
     WorkerRegistered,
 )
 from ._feed import Feed
-from ._http import Ended, Fault, HttpConversation, NeedBody, NeedHead, Request, Upgrade
+from ._http import BodyAhead, Ended, Fault, HttpConversation, NeedBody, NeedHead, Request, Response, Upgrade
 from ._memory import memory_pipe
 from ._messages import create_room_request
 from ._rooms import Desk, RoomBook
@@ -146,14 +146,15 @@ class DispatchServer:
         self._changed = anyio.Event()
         self._timer_due = anyio.Event()
         async with AsyncExitStack() as stack:
-            if self._own_rooms:
-                await stack.enter_async_context(self.rooms)
             listener = None
             if self.port is not None:
                 listener = await anyio.create_tcp_listener(local_host=self.host, local_port=self.port)
                 stack.push_async_callback(listener.aclose)
                 self.port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - AnyIO's, not Django's
-            self._tasks = await stack.enter_async_context(_ServiceGroup())
+            if self._own_rooms:
+                await stack.enter_async_context(self.rooms)
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(self._tasks.cancel_scope.cancel)
             self._book.open()
             stack.callback(self._book.close)
             stack.callback(self._end_feeds)
@@ -169,6 +170,11 @@ class DispatchServer:
     ) -> bool | None:
         try:
             return await self._exits.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            # Task groups wrap what the block raises; who wrote `async with DispatchServer()` did not ask for one.
+            if error is not None and _only(group, error):
+                return False
+            raise
         finally:
             self._tasks = None
 
@@ -300,13 +306,12 @@ class DispatchServer:
             match step := http.step():
                 case NeedHead():
                     waiting = "head" if step.begun or first else "idle"
+                case BodyAhead():
+                    self._bound_body(http, step.request)
+                    continue
                 case NeedBody():
                     waiting = "body"
-                    if phase != "body" and (refusal := self._judge_body(http)) is not None:
-                        await self._send(stream, http.respond(refusal))
-                        return await _linger(stream)
-                    if step.send:
-                        await self._send(stream, step.send)
+                    await self._send(stream, step.send)
                 case Upgrade():
                     if self._admits(step):
                         return await self._serve_worker(stream, step.data)
@@ -335,18 +340,13 @@ class DispatchServer:
         verdict = judge_upgrade(head.method, head.headers, head.query, self._keys, wall=self._wall())
         return not isinstance(verdict, Refusal)
 
-    def _judge_body(self, http: HttpConversation) -> Any:
-        """Before a body is taken in: a bad token is refused now, and who shows none may send little."""
-        head = http.head
-        assert head is not None, "a body comes after its head"
+    def _bound_body(self, http: HttpConversation, head: Request) -> None:
+        """Who has no good token is going to be refused anyway, and may send little until then."""
         claims = authenticate(head.headers, head.query, self._keys, wall=self._wall())
-        if isinstance(claims, Refusal):
-            return self._answer(head)
-        if claims is None:
+        if claims is None or isinstance(claims, Refusal):
             http.body_limit = HTTP_HEAD_BYTES_MAX
-        return None
 
-    def _answer(self, request: Request) -> Any:
+    def _answer(self, request: Request) -> Response:
         return answer(request, self._twirp, self._keys, wall=self._wall())
 
     async def _send(self, stream: ByteStream, data: bytes) -> None:
@@ -455,7 +455,7 @@ class DispatchServer:
                 status = JobStatus(event.status).name
                 log.info("job ended: %s, %s%s", event.job.id, status, event.error and f", {printable(event.error)}")
             case JobForgotten():
-                log.warning("job forgotten: %s, its worker's connection ended", event.job.id)
+                log.info("job forgotten: %s, its worker's connection ended", event.job.id)
             case JobLost(job=None, dispatch=DispatchRecord() as dispatch):
                 # A room's implicit dispatch is for nobody in particular; a named one was meant for somebody.
                 level = logging.INFO if dispatch.agent_name else logging.DEBUG
@@ -506,27 +506,12 @@ class _Pipe:
         self._due = anyio.Event()
 
 
-class _ServiceGroup:
-    """A task group whose children live as long as the block, and that shows an error of the block as it is.
-
-    A plain task group wraps what the block raises into an exception group; who wrote ``async with DispatchServer()``
-    did not ask for one.
-    """
-
-    async def __aenter__(self) -> TaskGroup:
-        self._group = anyio.create_task_group()
-        return await self._group.__aenter__()
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        self._group.cancel_scope.cancel()
-        try:
-            return await self._group.__aexit__(kind, error, trace)
-        except BaseExceptionGroup as group:
-            if error is not None and group.exceptions == (error,):
-                return False
-            raise
+def _only(group: BaseExceptionGroup[BaseException], error: BaseException) -> bool:
+    """Whether a group holds this one error and no other, however deep."""
+    return all(
+        inner is error or (isinstance(inner, BaseExceptionGroup) and _only(inner, error))  # pyright: ignore[reportUnknownArgumentType]
+        for inner in group.exceptions
+    )
 
 
 async def _receive(stream: ByteStream, deadline: float) -> bytes | None:
