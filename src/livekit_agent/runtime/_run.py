@@ -13,9 +13,9 @@ import signal
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 import anyio.lowlevel
@@ -51,7 +51,8 @@ def run(worker: UniversalWorker, *, backend: Literal["asyncio", "trio"] = "async
     """Run a worker until it has stopped; its exit code.
 
     0 after a drain, 130 or 143 after a second signal; else the error's code, the error logged.  A handler that ignores
-    its cancellation ends the process with 70.  Call from the main thread; elsewhere signals are not handled.
+    its cancellation ends the process with 70.  A KeyboardInterrupt raised in a job gives 130; a SystemExit is raised
+    again.  Call from the main thread; elsewhere signals are not handled.
     """
 
     @asynccontextmanager
@@ -71,30 +72,46 @@ def run_in(
     with signals.installed():
         try:
             anyio.run(_main, surroundings, signals, backend=backend)
-        except KeyboardInterrupt:
-            return 130
-        except Exception as group:
+        except BaseException as exc:
+            error = _the_error(exc)
+            if isinstance(error, KeyboardInterrupt):
+                return 130
+            if not isinstance(error, Exception):
+                raise error from None
             if not signals.running:
                 raise  # what surrounds the worker could not be set up: the caller's business
             # The program's boundary: the error becomes a log line and an exit code.
-            exc = only_leaf(group)
-            _log.error("%s: %s", type(exc).__name__, exc, exc_info=exit_code_of(exc) == _INTERNAL)
-            for note in getattr(exc, "__notes__", ()):
+            code = exit_code_of(error)
+            _log.error("%s: %s", type(error).__name__, error, exc_info=error if code == _INTERNAL else None)
+            for note in getattr(error, "__notes__", ()):
                 _log.error("%s", note)
-            return exit_code_of(exc)
+            return code
     return signals.exit_code
 
 
-async def _main(
-    surroundings: Callable[[], AbstractAsyncContextManager[UniversalWorker]], signals: _Signals
-) -> None:
+def _the_error(exc: BaseException) -> BaseException:
+    """What ended the run: an interrupt before any error, the only error instead of a group of one."""
+    if not isinstance(exc, BaseExceptionGroup):
+        return exc
+    group = cast("BaseExceptionGroup[BaseException]", exc)
+    interrupts, _ = group.split(lambda member: not isinstance(member, Exception | BaseExceptionGroup))
+    if interrupts is None:
+        return only_leaf(group)
+    while isinstance(first := interrupts.exceptions[0], BaseExceptionGroup):
+        interrupts = cast("BaseExceptionGroup[BaseException]", first)
+    return first
+
+
+async def _main(surroundings: Callable[[], AbstractAsyncContextManager[UniversalWorker]], signals: _Signals) -> None:
     with signals.wakes(anyio.lowlevel.current_token().native_token):
-        async with surroundings() as worker, anyio.create_task_group() as tasks:
+        async with surroundings() as worker, anyio.create_task_group() as watchers:
             signals.running = True
-            tasks.start_soon(_obey, worker, signals, tasks.cancel_scope)
-            tasks.start_soon(_leave_if_stuck, worker)
-            await worker.start()
-            tasks.cancel_scope.cancel()
+            # Not inside the scope that the second signal cancels: it is for what that signal leaves behind.
+            watchers.start_soon(_leave_if_stuck, worker)
+            with anyio.CancelScope() as life:
+                watchers.start_soon(_obey, worker, signals, life)
+                await worker.start()
+            watchers.cancel_scope.cancel()
 
 
 async def _obey(worker: UniversalWorker, signals: _Signals, scope: anyio.CancelScope) -> None:
@@ -108,10 +125,13 @@ async def _obey(worker: UniversalWorker, signals: _Signals, scope: anyio.CancelS
 
 async def _leave_if_stuck(worker: UniversalWorker) -> None:
     """When all is done but a handler that ignores its cancellation, start() would wait for ever."""
+    # A start that fails at once (a second one, in another event loop) ends this here: the events are not this loop's.
+    await anyio.lowlevel.checkpoint()
     stuck = await worker.wait_stuck()
     _log.error("leaving although jobs still run: %s", ", ".join(stuck))
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with suppress(OSError, ValueError, AttributeError):  # closed, broken, or (None) not there
+            stream.flush()
     logging.shutdown()
     os._exit(_INTERNAL)
 
@@ -144,7 +164,8 @@ class _Signals:
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                # None: the handler before was not installed by Python, and cannot be by it.
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
