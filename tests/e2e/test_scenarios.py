@@ -288,9 +288,11 @@ async def test_deleting_the_room_ends_the_job(backdrop: Any) -> None:
             await stage.delete_room(room)
             end = await ended(seen)
             # To the worker a closed room is a normal end.  The server sends everybody away and then notices that an
-            # agent left whose job was running: its own record says so, before any report can reach it.
+            # agent left whose job was running; on the real one, which does that at leisure, the worker's report is
+            # now and then the first to arrive.
             assert (end.job.id, end.status) == (job_id, JobStatus.SUCCESS)
-            assert await stage.job_end(job_id) == (JobStatus.FAILED, LEFT)
+            recorded = await stage.job_end(job_id)
+            assert recorded == (JobStatus.FAILED, LEFT) or (stage.real and recorded == (JobStatus.SUCCESS, ""))
     assert agent.terminated == [job_id]
 
 

@@ -532,6 +532,10 @@ async def _linger(stream: ByteStream, *, receive: bool = True) -> None:
     answer, still on its way, from the client.
     """
     with anyio.move_on_after(CLOSE_TIMEOUT):
-        await stream.send_eof()
+        try:
+            await stream.send_eof()
+        except OSError:
+            # The client has reset the connection.  AnyIO's trio stream lets shutdown()'s ENOTCONN through as it is.
+            return
         while receive:
             await stream.receive(READ_BYTES_MAX)
