@@ -274,10 +274,11 @@ def resolve(home: str) -> None:
     elif "()." in path:
         assert f"self.{rest} = " in inspect.getsource(target)
     elif rest:
-        fields = (
-            {field.name for field in dataclasses.fields(target)} if dataclasses.is_dataclass(target) else set[str]()
-        )
-        assert rest in fields or hasattr(target, rest)
+        assert rest in fields_of(target) or hasattr(target, rest)
+
+
+def fields_of(cls: Any) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 
 @pytest.mark.parametrize(("group", "symbol", "home"), ROWS, ids=[f"{group}: {symbol}" for group, symbol, _ in ROWS])
