@@ -149,12 +149,18 @@ _HINTS: Mapping[int, str] = {
 
 async def _read(response: httpx.Response, what: str) -> bytes:
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > API_RESPONSE_BYTES_MAX:
-            raise ApiError(
-                f"{what}: the answer is larger than {API_RESPONSE_BYTES_MAX} bytes", status=response.status_code
-            )
+    try:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > API_RESPONSE_BYTES_MAX and not response.is_closed:
+                # Leaving the loop would abandon httpx's generators; with the stream closed their next read ends them.
+                await response.aclose()
+    except httpx.HTTPError:
+        if len(body) <= API_RESPONSE_BYTES_MAX:
+            raise
+    if len(body) > API_RESPONSE_BYTES_MAX:
+        limit = f"{API_RESPONSE_BYTES_MAX} bytes"
+        raise ApiError(f"{what}: the answer is larger than {limit}", status=response.status_code)
     return bytes(body)
 
 
