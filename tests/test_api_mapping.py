@@ -258,7 +258,7 @@ ROWS = [(group, symbol, home) for group, rows in GROUPS.items() for symbol, home
 
 
 def resolve(home: str) -> None:
-    """Look it up: ``m:N``, ``m:N.a`` (attribute or field), ``m:N(p)`` (constructor argument), ``m:N().a`` (instance)."""
+    """Look it up: ``m:N``, ``m:N.a`` (attribute or field), ``m:N(p)`` (constructor argument), ``m:N().a`` (set)."""
     module, _, path = home.partition(":")
     target: Any = import_module(module)
     name, argument, rest = path, "", ""
