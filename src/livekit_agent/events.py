@@ -179,13 +179,18 @@ class LocalTrackRepublished(RoomEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReceived(RoomEvent):
-    """A data packet.  ``participant`` is None for data that the server sent."""
+    """A data packet.
+
+    ``participant`` is None for data that the server sent (``identity`` is ``""``), and for data of somebody whom the
+    server has not announced yet: it holds the news of one who publishes nothing back for up to 3 s.
+    """
 
     droppable = True
     data: bytes = field(repr=False)
     participant: RemoteParticipant | None
     topic: str = ""
     reliable: bool = True
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 from venues import PATIENCE, Venue, next_of, token
@@ -14,7 +16,15 @@ from livekit_agent import (
     RoomPermissionError,
     events,
 )
-from livekit_agent.rooms import AudioSource, ConnectionState, DisconnectReason, ParticipantKind, TrackKind, TrackSource
+from livekit_agent.rooms import (
+    AudioSource,
+    ConnectionState,
+    DisconnectReason,
+    ParticipantKind,
+    Room,
+    TrackKind,
+    TrackSource,
+)
 
 
 async def feed(source: AudioSource) -> None:
@@ -110,6 +120,41 @@ async def test_a_deleted_room_ends_for_everybody(venue: Venue) -> None:
                 assert (await room.wait_closed()).reason == DisconnectReason.ROOM_DELETED
 
 
+async def test_the_library_says_it_in_this_order(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: dict[str, list[str]] = {}
+    receive = Room._receive
+
+    def note(room: Room, event: Any) -> None:
+        said.setdefault(room.local_participant.identity, []).append(event.WhichOneof("message"))
+        receive(room, event)
+
+    monkeypatch.setattr(Room, "_receive", note)
+
+    def order(identity: str, *kinds: str) -> list[str]:
+        return list(dict.fromkeys(kind for kind in said[identity] if kind in kinds))
+
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            heard, own = b.subscribe(), a.subscribe()
+            await both_see_each_other(a, b)
+            publication = await a.local_participant.publish_audio()
+            group.start_soon(feed, publication.track.source)
+            await next_of(heard, events.TrackSubscribed)
+            await next_of(own, events.LocalTrackSubscribed)
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await a.local_participant.unpublish_track(publication.sid)
+                await next_of(heard, events.TrackUnpublished)
+        opening = ["room_sid_changed", "connection_state_changed", "token_refreshed"]
+        assert [kinds[:3] for kinds in said.values()] == [opening, opening]
+        ours = ("local_track_published", "local_track_subscribed", "local_track_unpublished", "eos")
+        theirs = ("track_published", "track_subscribed", "track_unsubscribed", "track_unpublished", "eos")
+        assert order("a", *ours) == list(ours)
+        assert order("b", *theirs) == list(theirs)
+        assert [kinds[-1] for kinds in said.values()] == ["eos", "eos"]
+        assert [kinds.count("eos") for kinds in said.values()] == [1, 1]
+
+
 # ------------------------------------------------------------------------------------------------ data
 
 
@@ -122,7 +167,7 @@ async def test_data_goes_both_ways_with_its_topic(venue: Venue, reliable: bool) 
             await a.local_participant.publish_data(b"\x00ping\xff", topic="t", reliable=reliable)
             ping = await next_of(to_b, events.DataReceived)
             assert (ping.data, ping.topic, ping.reliable) == (b"\x00ping\xff", "t", reliable)
-            assert ping.participant is b.remote_participants["a"]
+            assert (ping.participant, ping.identity) == (b.remote_participants["a"], "a")
             await b.local_participant.publish_data("pöng", reliable=reliable)
             pong = await next_of(to_a, events.DataReceived)
             assert (pong.data.decode(), pong.topic) == ("pöng", "")
@@ -164,7 +209,7 @@ async def test_data_from_the_server_comes_from_nobody(venue: Venue) -> None:
             heard = a.subscribe(events.DataReceived)
             await venue.send(b"news", topic="server")
             packet = await next_of(heard, events.DataReceived)
-            assert (packet.data, packet.topic, packet.participant) == (b"news", "server", None)
+            assert (packet.data, packet.topic, packet.participant, packet.identity) == (b"news", "server", None, "")
 
 
 @pytest.mark.parametrize("size", [64_001, 63_990], ids=["larger than a packet", "too large with its header"])

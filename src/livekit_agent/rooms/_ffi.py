@@ -11,8 +11,8 @@ What the library asks of its host, and what it costs to ignore it:
 * ``ready_for_room_event`` after a successful connect, else a panic event 15 s later (see ``_transport.release``).
 * ``capture_logs`` off: with it on, every debug record of WebRTC takes the interpreter lock, and one of them is the
   HTTP request with its token.
-* Its own log goes to stderr, errors only unless ``RUST_LOG`` says more, and two of its targets quote tokens: a refused
-  join, and the HTTP request at the finest level.  They are switched off (``_without_tokens_in_the_log``).
+* Its own log goes to stderr, errors only unless ``RUST_LOG`` says more, and three of its targets quote tokens: of a
+  refused join, and in the HTTP request at the finest level.  They are made to say less.
 * Exit: dispose, then wait until no callback has come for 50 ms before the interpreter finalises.  A native thread that
   still waits for the interpreter's lock then is killed, and the library aborts the process.
 * Never across a fork: the child has the memory and none of the threads.
@@ -46,6 +46,9 @@ _log = logging.getLogger("livekit_agent.rooms")
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)
 _LIBRARIES = {"Linux": "liblivekit_ffi.so", "Darwin": "liblivekit_ffi.dylib", "Windows": "livekit_ffi.dll"}
+
+# Targets of the library's log that quote tokens, and the level at which they no longer do.
+_QUOTE_TOKENS = (b"livekit_ffi::room_apis=off", b"livekit::rtc_engine=error", b"tungstenite=info")
 
 # An async id is the number of its transport and a count.  The library's own ids, given to requests without one,
 # start at 1 and never get near.
@@ -203,7 +206,7 @@ class _Library:
 
 @contextmanager
 def _without_tokens_in_the_log() -> Generator[None]:
-    """The library reads ``RUST_LOG`` when it is initialised; meanwhile, two of its targets are off.
+    """The library reads ``RUST_LOG`` when it is initialised; for that moment it says less of three targets.
 
     Through the C library, because what Python shows of the environment is a copy, and reading that is the
     configuration's business alone.
@@ -214,7 +217,7 @@ def _without_tokens_in_the_log() -> Generator[None]:
     libc = ctypes.CDLL(None)
     libc.getenv.restype = ctypes.c_char_p
     before: bytes | None = libc.getenv(b"RUST_LOG")
-    libc.setenv(b"RUST_LOG", (before or b"error") + b",livekit_ffi::room_apis=off,tungstenite=info", 1)
+    libc.setenv(b"RUST_LOG", (before or b"error") + b"".join(b"," + target for target in _QUOTE_TOKENS), 1)
     try:
         yield
     finally:

@@ -73,9 +73,12 @@ class Mailbox(Generic[T]):
                 self.give_up()
 
     def give_up(self) -> None:
-        """The loop is gone: dispose of what waits."""
-        while self._waiting:
-            item = self._waiting.popleft()
+        """The loop is gone: dispose of what waits.  Several threads may do that at once."""
+        while True:
+            try:
+                item = self._waiting.popleft()
+            except IndexError:
+                return
             if self._undeliverable is not None:
                 self._undeliverable(item)
 

@@ -75,7 +75,14 @@ class Room:
         self._dropped = 0
         transport.router.route_room(self._link.room_handle, self._receive, self._lost)
         ready = room_pb.ReadyForRoomEventRequest(room_handle=self._link.room_handle)
-        transport.request(ffi.FfiRequest(ready_for_room_event=ready))
+        try:
+            transport.request(ffi.FfiRequest(ready_for_room_event=ready))
+        except RoomError:
+            self._finish()
+            raise RoomConnectError(
+                "the room library had given up the room before it could be used",
+                hint="was the event loop blocked for 15 s?",
+            ) from None
 
     # --- what is known ------------------------------------------------------------------------------------------
 

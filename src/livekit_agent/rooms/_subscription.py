@@ -122,9 +122,14 @@ class Subscription:
                 )
             if self._ended:
                 raise StopAsyncIteration
+            if self._wake is not None:
+                raise anyio.BusyResourceError("waiting on this subscription")
             # No checkpoint between the look and the wait: an event cannot slip in between.
             self._wake = anyio.Event()
-            await self._wake.wait()
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake = None
 
     def __enter__(self) -> Subscription:
         return self

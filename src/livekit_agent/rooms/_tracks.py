@@ -238,7 +238,6 @@ class LocalTrackPublication(_Publication):
         super().__init__(state, link)
         self._track = track_
         self._participant = participant
-        self._subscribed: anyio.Event | None = None
         self._has_subscriber = False
 
     @property
@@ -271,5 +270,3 @@ class LocalTrackPublication(_Publication):
     def mark_subscribed(self) -> None:
         """Somebody has subscribed (called by the room)."""
         self._has_subscriber = True
-        if self._subscribed is not None:
-            self._subscribed.set()

@@ -234,6 +234,7 @@ class Model:
                 participant=None if sender is None else sender.view,
                 topic=packet.user.topic,
                 reliable=packet.kind == room_pb.KIND_RELIABLE,
+                identity=packet.participant_identity,
             )
         )
 
