@@ -74,19 +74,16 @@ async def wait_until_ended() -> None:
 class BaseHandler:
     """All twelve callbacks with defaults: take every job, do nothing until it is ended from outside.
 
-    A method named ``on_…`` that is not one of the twelve raises :class:`HandlerDefinitionError` when the class is made:
-    a misspelt callback would otherwise never be called and never be missed.
+    A method named ``on_…`` that is not one of the twelve, the class's own or a mixin's, raises
+    :class:`HandlerDefinitionError` when the class is made: a misspelt callback would otherwise never be called and
+    never be missed.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in vars(cls):
-            if name.startswith("on_") and not hasattr(BaseHandler, name) and callable(getattr(cls, name)):
-                known = ", ".join(sorted(n for n in vars(BaseHandler) if n.startswith("on_")))
-                raise HandlerDefinitionError(
-                    f"{cls.__qualname__}.{name} is not a handler callback",
-                    hint=f"the callbacks are {known}; name a helper without the on_ prefix",
-                )
+        for name in dir(cls):
+            if name.startswith("on_"):
+                _check_callback(cls.__qualname__, name, getattr(cls, name))
 
     async def on_job_request(self, job: Job) -> Answer:
         """Take every job."""
@@ -150,23 +147,40 @@ class RoomCallback(NamedTuple):
 
     method: str
     """The method of a handler class; without ``on_`` the keyword of :class:`SimpleUniversalHandler`."""
-    arguments: Callable[[Any], tuple[Any, ...]]
-    """The arguments behind ``ctx``, from the event."""
+    parameters: tuple[str, ...]
+    """The arguments behind ``ctx``: fields of the event."""
+
+    def arguments(self, event: events.RoomEvent) -> tuple[Any, ...]:
+        """The arguments behind ``ctx``."""
+        return tuple(getattr(event, name) for name in self.parameters)
 
 
 ROOM_CALLBACKS: Mapping[type[events.RoomEvent], RoomCallback] = {
-    events.ParticipantJoined: RoomCallback("on_participant_joined", lambda e: (e.participant,)),
-    events.ParticipantLeft: RoomCallback("on_participant_left", lambda e: (e.participant,)),
-    events.TrackPublished: RoomCallback("on_track_published", lambda e: (e.publication, e.participant)),
-    events.TrackUnpublished: RoomCallback("on_track_unpublished", lambda e: (e.publication, e.participant)),
-    events.TrackSubscribed: RoomCallback("on_track_subscribed", lambda e: (e.track, e.publication, e.participant)),
-    events.TrackUnsubscribed: RoomCallback("on_track_unsubscribed", lambda e: (e.track, e.publication, e.participant)),
-    events.DataReceived: RoomCallback("on_data_received", lambda e: (e.data, e.participant)),
-    events.SpeakingChanged: RoomCallback("on_speaking_changed", lambda e: (e.participant, e.speaking)),
-    events.ConnectionQualityChanged: RoomCallback(
-        "on_connection_quality_changed", lambda e: (e.participant, e.quality)
-    ),
+    events.ParticipantJoined: RoomCallback("on_participant_joined", ("participant",)),
+    events.ParticipantLeft: RoomCallback("on_participant_left", ("participant",)),
+    events.TrackPublished: RoomCallback("on_track_published", ("publication", "participant")),
+    events.TrackUnpublished: RoomCallback("on_track_unpublished", ("publication", "participant")),
+    events.TrackSubscribed: RoomCallback("on_track_subscribed", ("track", "publication", "participant")),
+    events.TrackUnsubscribed: RoomCallback("on_track_unsubscribed", ("track", "publication", "participant")),
+    events.DataReceived: RoomCallback("on_data_received", ("data", "participant")),
+    events.SpeakingChanged: RoomCallback("on_speaking_changed", ("participant", "speaking")),
+    events.ConnectionQualityChanged: RoomCallback("on_connection_quality_changed", ("participant", "quality")),
 }
+
+_JOB_CALLBACKS = ("on_job_request", "on_job_assigned", "on_job_terminated")
+_ALL_CALLBACKS = (*_JOB_CALLBACKS, *(callback.method for callback in ROOM_CALLBACKS.values()))
+
+
+def _check_callback(owner: str, name: str, value: object) -> None:
+    if name not in _ALL_CALLBACKS:
+        if callable(value):
+            raise HandlerDefinitionError(
+                f"{owner}.{name} is not a handler callback",
+                hint=f"the callbacks are {', '.join(sorted(_ALL_CALLBACKS))}; name a helper without the on_ prefix",
+            )
+    elif not callable(value):
+        raise HandlerDefinitionError(f"{owner}.{name} is {type(value).__name__}, not a function")
+
 
 #: A callback as the worker calls it: with the context and the event.
 Deliver = Callable[["JobContext", Any], Maybe]
@@ -236,13 +250,18 @@ class SimpleUniversalHandler(BaseHandler):
 
     def on(self, event: type[events.RoomEvent]) -> Callable[[F], F]:
         """Decorator: hears one kind of room event."""
-        if not (inspect.isclass(event) and issubclass(event, events.RoomEvent)):
+        given: Any = event  # the annotation is a promise of the caller's
+        # RoomEvent itself is every event: no callback's signature fits them all.
+        if not (inspect.isclass(given) and issubclass(given, events.RoomEvent) and given is not events.RoomEvent):
             raise HandlerDefinitionError(
-                f"{event!r} is not a room event", hint="use a class from livekit_agent.events, such as DataReceived"
+                f"{getattr(given, '__name__', repr(given))} is not one kind of room event",
+                hint="use a class from livekit_agent.events, such as DataReceived; ctx.events() gives all of them",
             )
+        known = ROOM_CALLBACKS.get(event)
+        name = event.__name__ if known is None else known.method.removeprefix("on_")
 
         def register(function: F) -> F:
-            self._on[event] = _once(event.__name__, self._on.get(event), function)
+            self._on[event] = _once(name, self._on.get(event), function)
             return function
 
         return register
@@ -253,52 +272,65 @@ class SimpleUniversalHandler(BaseHandler):
 
     async def on_job_request(self, job: Job) -> Answer:
         """Ask the ``job_request`` function; without one, take every job."""
-        return True if self._job_request is None else await _call_request(self._job_request, job)
+        return True if self._job_request is None else cast("Answer", await _call_request(self._job_request, job))
 
     async def on_job_assigned(self, ctx: JobContext) -> None:
         """Run the ``job_assigned`` function; without one, wait until the job is ended from outside."""
         if self._job_assigned is None:
             await wait_until_ended()
-        elif (pending := self._job_assigned(ctx)) is not None:
-            await pending
+        else:
+            await _finish(self._job_assigned(ctx))
 
     async def on_job_terminated(self, job_id: str) -> None:
         """Call the ``job_terminated`` function."""
-        if self._job_terminated is not None and (pending := self._job_terminated(job_id)) is not None:
-            await pending
+        if self._job_terminated is not None:
+            await _finish(self._job_terminated(job_id))
 
 
 # ------------------------------------------------------------------------------------ for the runtime
 
 
 def check_handler(handler: object) -> None:
-    """Raise :class:`HandlerDefinitionError` unless ``handler`` has the three methods."""
+    """Raise :class:`HandlerDefinitionError` unless ``handler`` has the three methods and sound callbacks."""
     if inspect.isclass(handler):
         raise HandlerDefinitionError(f"{handler.__name__} is a class", hint=f"pass an instance: {handler.__name__}()")
-    for name in ("on_job_request", "on_job_assigned", "on_job_terminated"):
+    kind = type(handler).__name__
+    for name in _JOB_CALLBACKS:
         if not callable(getattr(handler, name, None)):
             raise HandlerDefinitionError(
-                f"{type(handler).__name__} has no method {name}",
-                hint="subclass BaseHandler to write only the methods you need",
+                f"{kind} has no method {name}", hint="subclass BaseHandler to write only the methods you need"
             )
+    if isinstance(handler, BaseHandler):
+        # What the class did not show: callbacks set on the instance.
+        for name, value in vars(handler).items():
+            if name.startswith("on_"):
+                _check_callback(kind, name, value)
+    for name in _ALL_CALLBACKS:
+        if inspect.isasyncgenfunction(getattr(handler, name, None)):
+            raise _is_generator(f"{kind}.{name}")
+
+
+def _is_generator(name: str) -> HandlerDefinitionError:
+    return HandlerDefinitionError(f"{name} is an async generator, which nobody runs", hint="remove its `yield`")
 
 
 def room_callbacks(handler: object) -> dict[type[events.RoomEvent], Deliver]:
     """The room callbacks that a handler really has: those it sets or overrides."""
-    if isinstance(handler, SimpleUniversalHandler):
-        found = handler.room_deliveries()
-    else:
-        found = {}
+    found = handler.room_deliveries() if isinstance(handler, SimpleUniversalHandler) else {}
     for event, callback in ROOM_CALLBACKS.items():
         method = getattr(handler, callback.method, None)
-        inherited = getattr(type(handler), callback.method, None) is getattr(BaseHandler, callback.method)
-        if callable(method) and not inherited:
-            found[event] = _deliver(event, method)
+        # The function behind a bound method; what is set on the instance is its own.
+        default = getattr(method, "__func__", None) is getattr(BaseHandler, callback.method)
+        if callable(method) and not default:
+            if event in found:
+                raise _set_twice(callback.method)
+            found[event] = _deliver(event, cast("Callable[..., Maybe]", method))
     return found
 
 
 async def ask(handler: UniversalHandler, job: Job) -> JobMetadata | Reject:
-    """A handler's answer to an offer, normalised.  Raises what the handler raises; TypeError-like for a wrong answer."""
+    """A handler's answer to an offer, normalised.  Raises what the handler raises, and HandlerDefinitionError for an
+    answer that is none."""
     answer = await _call_request(handler.on_job_request, job)
     if answer is True:
         return JobMetadata()
@@ -312,14 +344,22 @@ async def ask(handler: UniversalHandler, job: Job) -> JobMetadata | Reject:
     )
 
 
-async def _call_request(function: Callable[[Job], Any], job: Job) -> Answer:
+async def _call_request(function: Callable[[Job], Any], job: Job) -> object:
     if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
     ):
-        return cast("Answer", await function(job))
-    answer = await anyio.to_thread.run_sync(function, job, abandon_on_cancel=True, limiter=_request_threads())
-    # A plain function may still hand back an awaitable (functools.partial of a coroutine function does).
-    return cast("Answer", await answer if inspect.isawaitable(answer) else answer)
+        answer = function(job)
+        # A plain function that wraps a coroutine function looks like it, and may have run it already.
+        return await answer if inspect.isawaitable(answer) else answer
+    # A plain function may still hand back an awaitable (a lambda around a coroutine function does); in a box, because
+    # trio takes a bare one from a thread for a mistake.
+    boxed = await anyio.to_thread.run_sync(_boxed, function, job, abandon_on_cancel=True, limiter=_request_threads())
+    answer = boxed[0]
+    return await answer if inspect.isawaitable(answer) else answer
+
+
+def _boxed(function: Callable[[Job], Any], job: Job) -> tuple[Any]:
+    return (function(job),)
 
 
 def _request_threads() -> anyio.CapacityLimiter:
@@ -338,19 +378,35 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("livekit_agent_request_threads"
 def _deliver(event: type[events.RoomEvent], function: Callable[..., Maybe]) -> Deliver:
     callback = ROOM_CALLBACKS.get(event)
     if callback is None:
-        return function
-    return lambda ctx, value: function(ctx, *callback.arguments(value))
+        return lambda ctx, value: _pending(function(ctx, value))
+    return lambda ctx, value: _pending(function(ctx, *callback.arguments(value)))
+
+
+def _pending(result: object) -> Maybe:
+    """What is to be awaited; a plain function's result is its own business (``lambda …: queue.append(…)``)."""
+    return result if inspect.isawaitable(result) else None
+
+
+async def _finish(result: object) -> None:
+    if inspect.isawaitable(result):
+        await result
 
 
 def _callable(name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
     if function is not None and not callable(function):
         raise HandlerDefinitionError(f"{name} is {type(function).__name__}, not a function")
+    if inspect.isasyncgenfunction(function):
+        raise _is_generator(name)
     return function
 
 
 def _once(name: str, current: Callable[..., Any] | None, function: Callable[..., Any]) -> Callable[..., Any]:
     if current is not None:
-        raise HandlerDefinitionError(f"{name} is set twice", hint="one function each; call the others from it")
+        raise _set_twice(name)
     checked = _callable(name, function)
     assert checked is not None
     return checked
+
+
+def _set_twice(name: str) -> HandlerDefinitionError:
+    return HandlerDefinitionError(f"{name} is set twice", hint="one function each; call the others from it")
