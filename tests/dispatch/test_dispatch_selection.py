@@ -139,6 +139,9 @@ def test_the_draining_are_not_asked() -> None:
     worker.status(draining=True, load=0.0)
     world.open_room()
     assert worker.silent
+    worker.status(load=0.0)
+    world.open_room("later")
+    assert worker.hear_offer()
 
 
 def test_a_status_that_is_absent_stays_and_a_load_that_is_absent_is_zero() -> None:

@@ -4,8 +4,8 @@
 else.  Its rooms are in memory: participants join them through ``server.rooms``, not by WebRTC.  What differs from the
 real server, and why: docs/dispatch-server.md.
 
-Files: ``_core`` decides (pure), ``_selection`` chooses, ``_access`` admits, ``_http``, ``_routes`` and ``_twirp``
-speak, ``_services`` serve, ``_rooms`` ties rooms to jobs, ``_server`` moves bytes.
+Files: ``_core`` decides (pure), with ``_launches``, ``_endings`` and ``_selection``; ``_access`` admits, ``_http``,
+``_routes`` and ``_twirp`` speak, ``_services`` serve, ``_rooms`` ties rooms to jobs, ``_server`` moves bytes.
 """
 
 TYPE_CHECKING = False

@@ -153,6 +153,11 @@ class WorkerRecord:
     jobs: dict[str, JobRecord] = field(default_factory=dict[str, JobRecord], repr=False)
     """Its running jobs by id."""
 
+    @property
+    def available(self) -> bool:
+        """Whether it may be asked.  An open-source server knows no draining; a worker that says so means FULL."""
+        return not self.full and not self.draining
+
 
 def _moment(wall: float) -> datetime | None:
     return datetime.fromtimestamp(wall, UTC) if wall else None
