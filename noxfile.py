@@ -38,7 +38,8 @@ def types(session: nox.Session) -> None:
 def e2e(session: nox.Session) -> None:
     """The scenarios on the embedded and on a real livekit-server, which must be on PATH, in a network namespace."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
-    session.run("python", "tests/e2e/netns.py", "pytest", "-m", "e2e or real_server", *session.posargs, env={"CI": "true"})
+    command = ("pytest", "-m", "e2e or real_server", *session.posargs)
+    session.run("python", "tests/e2e/netns.py", *command, env={"CI": "true"})
 
 
 @nox.session(python="3.12")
@@ -52,10 +53,8 @@ def bench(session: nox.Session) -> None:
 def peer(session: nox.Session) -> None:
     """The benchmarks beside livekit-agents 1.8.9, which gets an environment of its own."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
-    other = session.create_tmp()
-    session.run("python", "-m", "venv", other)
-    session.run(f"{other}/bin/pip", "install", "-q", "livekit-agents==1.8.9", external=True)
-    session.run("python", "-m", "benchmarks", "--peer", f"{other}/bin/python", *session.posargs)
+    session.run("python", "tests/e2e/foreign/install.py")
+    session.run("python", "-m", "benchmarks", "--peer", *session.posargs)
 
 
 @nox.session(python="3.12")

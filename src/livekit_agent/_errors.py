@@ -120,7 +120,7 @@ class AgentError(Exception):
 
 
 class ConfigError(AgentError, ValueError):
-    """A setting is missing or wrong.  ``field`` names it, ``source`` says where it came from; never the value of a secret."""
+    """A setting is missing or wrong.  ``field`` names it, ``source`` says where it is from; never a secret's value."""
 
     code = "CONFIG_INVALID"
     default_message = "invalid configuration"

@@ -23,7 +23,7 @@ _TABLE = {
         "serve": ("._serve:serve", "Run the dispatch server alone."),
     },
     "Prove it": {
-        "simulate": ("._simulate:simulate", "Live through thousands of histories under faults, and check every promise."),
+        "simulate": ("._simulate:simulate", "Live through many histories under faults, and check every promise."),
     },
     "Talk to a server": {
         "dispatch": ("._dispatch:dispatch", "Create, list or delete agent dispatches."),
