@@ -55,9 +55,10 @@ async def ours(mode: str, url: str, name: str) -> None:
     rooms: Any = NoRooms()
     if mode == "start":
         from livekit_agent.rooms import NativeRooms
+        from livekit_agent.rooms._ffi import native_transport
 
+        native_transport()  # a worker loads the library at its first join; here it is part of the start
         rooms = NativeRooms()
-        rooms.load()
 
     async def hold(ctx: Any) -> None:
         await two_children_and_a_stream(ctx.task_group)

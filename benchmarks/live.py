@@ -126,8 +126,8 @@ async def raw_contender(url: str, name: str, record: Record) -> AsyncIterator[No
 
 
 @asynccontextmanager
-async def _stage(contender: Contender, url: str) -> AsyncIterator[tuple[Api, Record, str, str]]:
-    """A registered contender and a warm server."""
+async def _stage(contender: Contender, url: str, warm: bool = True) -> AsyncIterator[tuple[Api, Record, str, str]]:
+    """A registered contender and, unless nobody cares for the figures, a warm server."""
     http_url, record = url.replace("ws://", "http://"), Record()
     name = room = f"bench-{time.monotonic_ns()}"
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
@@ -135,14 +135,15 @@ async def _stage(contender: Contender, url: str) -> AsyncIterator[tuple[Api, Rec
         api = Api(http_url, client)
         await anyio.sleep(0.2)  # registered a moment before it is in the server's pool
         await api.call("RoomService/CreateRoom", room, name=room)
-        await api.warm(room, name)
+        if warm:
+            await api.warm(room, name)
         record.began.clear()
         yield api, record, room, name
         await api.call("RoomService/DeleteRoom", room, room=room)
 
 
 async def _singles(contender: Contender, url: str, samples: int) -> list[float]:
-    async with _stage(contender, url) as (api, record, room, name):
+    async with _stage(contender, url, warm=samples > 5) as (api, record, room, name):
         for done in range(samples):
             await api.dispatch(room, name)
             await record.until(done + 1, 10)
@@ -152,7 +153,7 @@ async def _singles(contender: Contender, url: str, samples: int) -> list[float]:
 async def _burst(contender: Contender, url: str, size: int) -> list[float]:
     """Seconds from before each CreateDispatch to the first line of its handler; a job that never ran is missing."""
     sent: dict[str, float] = {}
-    async with _stage(contender, url) as (api, record, room, name):
+    async with _stage(contender, url, warm=size > 5) as (api, record, room, name):
 
         async def one() -> None:
             moment = time.monotonic()
