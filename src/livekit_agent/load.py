@@ -1,14 +1,16 @@
 """How busy a worker says it is.
 
-The open-source server offers jobs only to workers below 0.7 and weighs those by ``1 - load``; so the default stays below
-0.7 as long as a place is free, and says 1.0 when none is.  Pure; layer 3.
+The open-source server offers jobs only to workers below 0.7 and weighs those by ``1 - load``; so the default stays
+below 0.7 as long as a place is free, and says 1.0 when none is.  Pure; layer 3.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ._errors import ConfigError
 from ._options import LoadCalculator
 from ._types import JobType, WorkerStats
 
@@ -35,14 +37,25 @@ class LoadParts:
 class DefaultLoadCalculator:
     """Jobs first, the machine as a tie-breaker.
 
-    With the default weights: 0.65 times the share of places taken, plus at most 0.04 from processor and memory; 1.0 when
-    every place is taken.  Without a job limit only the machine's part is left.  A weight scales its part in proportion
-    to its default.
+    With the default weights: 0.65 times the share of places taken, plus at most 0.04 from processor and memory; 1.0
+    when every place is taken.  Without a job limit only the machine's part is left.  A weight scales its part in
+    proportion to its default; with larger ones the whole is held at 0.69 while a place is free.
     """
 
     cpu_weight: float = 0.4
     memory_weight: float = 0.3
     job_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        faults = [
+            ConfigError(f"{name}: expected a finite number, 0 or more", field=name, source="DefaultLoadCalculator")
+            for name in ("cpu_weight", "memory_weight", "job_weight")
+            if not _is_weight(getattr(self, name))
+        ]
+        if len(faults) == 1:
+            raise faults[0]
+        if faults:
+            raise ExceptionGroup(f"{len(faults)} invalid weights", faults)
 
     def calculate_load(self, stats: WorkerStats) -> float:
         """See the class."""
@@ -56,12 +69,13 @@ class DefaultLoadCalculator:
         """The load by its parts."""
         taken = stats.active_jobs + stats.reserved_jobs
         places = stats.max_jobs
-        cpu = _MACHINE_PART * self.cpu_weight / _MACHINE_WEIGHTS * _unit(stats.cpu_percent / 100)
-        memory = _MACHINE_PART * self.memory_weight / _MACHINE_WEIGHTS * _unit(stats.memory_percent / 100)
-        jobs = 0.0 if places is None else _JOBS_PART * self.job_weight / _JOB_WEIGHT * _unit(taken / places)
-        if places is not None and taken >= places:
-            return LoadParts(jobs=jobs, cpu=cpu, memory=memory, total=1.0)
-        return LoadParts(jobs=jobs, cpu=cpu, memory=memory, total=min(jobs + cpu + memory, _BELOW_TARGET))
+        full = places is not None and taken >= places
+        share = 1.0 if full else 0.0 if places is None else _unit(taken / places)
+        cpu = _unit(_MACHINE_PART * self.cpu_weight / _MACHINE_WEIGHTS * _unit(stats.cpu_percent / 100))
+        memory = _unit(_MACHINE_PART * self.memory_weight / _MACHINE_WEIGHTS * _unit(stats.memory_percent / 100))
+        jobs = _unit(_JOBS_PART * self.job_weight / _JOB_WEIGHT * share)
+        total = 1.0 if full else min(jobs + cpu + memory, _BELOW_TARGET)
+        return LoadParts(jobs=jobs, cpu=cpu, memory=memory, total=total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +84,12 @@ class CustomLoadCalculator:
 
     calculator: Callable[[WorkerStats], float]
     acceptor: Callable[[JobType, float], bool] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("calculator", "acceptor"):
+            value = getattr(self, name)
+            if not callable(value) and not (name == "acceptor" and value is None):
+                raise ConfigError(f"{name}: expected a function", field=name, source="CustomLoadCalculator")
 
     def calculate_load(self, stats: WorkerStats) -> float:
         """Ask ``calculator``."""
@@ -81,4 +101,9 @@ class CustomLoadCalculator:
 
 
 def _unit(value: float) -> float:
-    return min(max(value, 0.0), 1.0)
+    """``value`` held in 0..1; a probe that gives NaN says nothing, which is 0."""
+    return min(value, 1.0) if value > 0.0 else 0.0
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value < math.inf

@@ -73,6 +73,7 @@ def run_in(
         try:
             anyio.run(_main, surroundings, signals, backend=backend)
         except BaseException as exc:
+            # The program's boundary: the error becomes a log line and an exit code.
             error = _the_error(exc)
             if isinstance(error, KeyboardInterrupt):
                 return 130
@@ -80,7 +81,6 @@ def run_in(
                 raise error from None
             if not signals.running:
                 raise  # what surrounds the worker could not be set up: the caller's business
-            # The program's boundary: the error becomes a log line and an exit code.
             code = exit_code_of(error)
             _log.error("%s: %s", type(error).__name__, error, exc_info=error if code == _INTERNAL else None)
             for note in getattr(error, "__notes__", ()):
