@@ -122,7 +122,7 @@ BOUNDS: tuple[Bound, ...] = (
            "the message bound alone lets empty fragments go on for ever"),
     _bound("bad_frames", BAD_FRAMES_MAX, "messages a connection", "RemoteProtocolError, reconnect",
            "one undecodable message may be a newer server's; a stream of them is not our protocol"),
-    _bound("outbox", OUTBOX_BYTES_MAX, "bytes", "status and load updates wait in their own slots; the write times out",
+    _bound("outbox", OUTBOX_BYTES_MAX, "bytes", "ConnectionLostError, reconnect",
            "what we send is small; only a peer that stopped reading can fill this"),
     _bound("error_text", ERROR_TEXT_CHARS_MAX, "characters", "cut with an ellipsis", "job errors go into server logs"),
     _bound("connect", CONNECT_TIMEOUT, "s", "ConnectionLostError, retry", "a black-holed address answers nothing"),

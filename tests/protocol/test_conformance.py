@@ -235,6 +235,18 @@ def test_case_30_a_rejection_says_terminate_exactly_as_asked(terminate: bool) ->
     server.say(pair.offer())
     server.worker.decline("AJ_1", 0.0, terminate=terminate)
     assert availabilities(server.heard()) == [("AJ_1", False, terminate)]
+    assert server.wait(9) == [], "an answered offer leaves no timer behind"
+
+
+def test_a_job_that_ended_leaves_no_timer_behind() -> None:
+    server = RawServer(new_worker()).register()
+    server.say(pair.offer())
+    server.worker.accept("AJ_1", JobMetadata(), 0.0)
+    server.say(pair.assignment())
+    server.worker.report("AJ_1", JobStatus.SUCCESS, "", 0.0)
+    server.wait(0.05)
+    assert server.worker.next_deadline() == 15.0, "the look at the silence, and nothing else"
+    assert server.wait(14) == []
 
 
 def test_case_31_an_offer_without_an_answer_is_declined_at_two_and_a_half_seconds() -> None:

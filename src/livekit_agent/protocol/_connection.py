@@ -28,7 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from .._bounds import CLOSE_TIMEOUT
+from .._bounds import CLOSE_TIMEOUT, OUTBOX_BYTES_MAX
 from .._errors import ConnectionLostError, LocalProtocolError, RemoteProtocolError, printable
 from . import _codec
 from ._events import ConnectionClosed, Event, MessageSkipped
@@ -154,6 +154,9 @@ class SignalConnection:
         if not data:
             return  # says nothing, so it is no sign of life either
         self._now = self._last_heard = now
+        if self._ws.outbox_bytes > OUTBOX_BYTES_MAX:
+            self._lost(f"the peer sends and does not read: {self._ws.outbox_bytes} bytes wait for it")
+            return
         for item in self._ws.receive_data(data):
             self._on_item(item, now)
             if self._stage is Stage.CLOSED:

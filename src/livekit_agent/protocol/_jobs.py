@@ -158,10 +158,11 @@ class JobBook:
 
     def end(self, record: JobRecord, status: JobStatus, error: str) -> None:
         """Decide the final status."""
-        self.change(record, Input.END)
+        record.require(Input.END)
         record.final = (status, error)
         record.running_due = False
         self._unproven[record.job_id] = record
+        self.change(record, Input.END)
         while len(self._unproven) > ENDED_JOBS_MAX:
             # A server that answers no ping proves nothing; the oldest status has been sent often enough.
             self.prove(self._unproven[next(iter(self._unproven))])

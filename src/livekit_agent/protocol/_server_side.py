@@ -80,12 +80,14 @@ class ServerConnection(SignalConnection):
 
     def registered(self, worker_id: str, server: ServerInfo, now: float) -> None:
         """Take the worker on."""
+        self._now = now
         if self._stage is not Stage.REGISTERING:
             raise LocalProtocolError("the worker has not asked to be registered")
         self._say(Kind.REGISTERED, _codec.registered(worker_id, server))
 
     def offer(self, job: pb.Job, now: float) -> None:
         """Ask whether the worker wants a job; one offer per job and connection."""
+        self._now = now
         old = self._book.get(job.id)
         if old is not None and old.stage not in (JobStage.DECLINED, JobStage.LAPSED):
             raise LocalProtocolError(f"job {job.id} was offered on this connection already")
@@ -100,6 +102,7 @@ class ServerConnection(SignalConnection):
 
     def assign(self, job: pb.Job, token: str, now: float, url: str = "") -> None:
         """Give the worker a job that it accepted."""
+        self._now = now
         record = self._book.get(job.id)
         if record is None:
             raise LocalProtocolError(f"job {job.id} was not offered on this connection")
@@ -109,6 +112,7 @@ class ServerConnection(SignalConnection):
 
     def terminate(self, job_id: str, now: float) -> None:
         """Ask the worker to end a job; once per job."""
+        self._now = now
         record = self._book.get(job_id)
         if record is None:
             raise LocalProtocolError(f"job {job_id} is not on this connection")
@@ -118,6 +122,7 @@ class ServerConnection(SignalConnection):
 
     def go_away(self, reason: str, now: float) -> None:
         """Ask the worker to drain this connection and come back on another."""
+        self._now = now
         self._say(Kind.GO_AWAY, _codec.go_away(reason))
 
     # ------------------------------------------------------------------------------------ hearing

@@ -202,21 +202,21 @@ class WebSocket:
         self._refusal: tuple[int, dict[str, str], bytearray] = (0, {}, bytearray())
         #: The fragments of the message under way.  Text is kept encoded: one buffer, of as many bytes as were received.
         self._message = bytearray()
-        self._outbox: list[bytes] = []
+        self._outbox = bytearray()
         self._we_closed = False
 
     # ------------------------------------------------------------------------------------ out
 
     def take_outbox(self) -> bytes:
         """The bytes to be written, once."""
-        data = b"".join(self._outbox)
+        data = bytes(self._outbox)
         self._outbox.clear()
         return data
 
     @property
     def outbox_bytes(self) -> int:
         """How many bytes wait to be taken."""
-        return sum(map(len, self._outbox))
+        return len(self._outbox)
 
     def request_upgrade(self, host: str, target: str, headers: Mapping[str, str]) -> None:
         """Client: ask for the upgrade.  LocalProtocolError when that cannot be put into an HTTP request."""
@@ -229,7 +229,7 @@ class WebSocket:
                 f"host {printable(host, 80)!r}, path {printable(target, 80)!r} and token make no HTTP request "
                 f"({type(exc).__name__})"
             ) from None
-        self._outbox.append(data)
+        self._outbox += data
 
     def accept_upgrade(self) -> bool:
         """Server: answer 101.  False when the request is not a valid upgrade; then reject it."""
@@ -242,7 +242,7 @@ class WebSocket:
             answer = self._handshake.send(ws.AcceptConnection())
         except _HANDSHAKE_FAULTS:
             return False
-        self._outbox.append(answer)
+        self._outbox += answer
         self._phase = _Phase.FRAMES
         return True
 
@@ -258,24 +258,24 @@ class WebSocket:
             answer = b"".join(self._http.send(part) or b"" for part in parts)
         except _HANDSHAKE_FAULTS as exc:
             raise LocalProtocolError(f"no HTTP answer: {exc}") from None
-        self._outbox.append(answer)
+        self._outbox += answer
         self._phase = _Phase.DONE
 
     def send_message(self, payload: bytes | str) -> None:
         """One message in one frame."""
         if isinstance(payload, str):
-            self._outbox.append(self._handshake.send(ws.TextMessage(data=payload)))
+            self._outbox += self._handshake.send(ws.TextMessage(data=payload))
         else:
-            self._outbox.append(self._handshake.send(ws.BytesMessage(data=payload)))
+            self._outbox += self._handshake.send(ws.BytesMessage(data=payload))
 
     def send_ping(self) -> None:
         """A ping with an empty payload, as the real server sends them."""
-        self._outbox.append(self._handshake.send(ws.Ping()))
+        self._outbox += self._handshake.send(ws.Ping())
 
     def send_close(self, code: int, reason: str) -> None:
         """Our Close; the peer's is awaited."""
         self._we_closed = True
-        self._outbox.append(self._handshake.send(ws.CloseConnection(code=code, reason=reason)))
+        self._outbox += self._handshake.send(ws.CloseConnection(code=code, reason=reason))
 
     # ------------------------------------------------------------------------------------ in
 
@@ -391,7 +391,7 @@ class WebSocket:
             return Message(payload=self._whole_message()) if event.message_finished else None
         if isinstance(event, ws.Ping):
             if not self._we_closed:
-                self._outbox.append(self._handshake.send(event.response()))
+                self._outbox += self._handshake.send(event.response())
             return Pulse()
         if isinstance(event, ws.Pong):
             return Pulse()
@@ -415,7 +415,7 @@ class WebSocket:
             return self._fail(code, reason or "broken frame")
         if not self._we_closed:
             # The same code and no reason, as the real server does.
-            self._outbox.append(self._handshake.send(ws.CloseConnection(code=event.code)))
+            self._outbox += self._handshake.send(ws.CloseConnection(code=event.code))
         self._phase = _Phase.DONE
         return Closed(code=code, reason=reason)
 
@@ -423,7 +423,7 @@ class WebSocket:
         # The real server ends without a Close on text that is not UTF-8, and with one on any other broken frame.
         mute = not self._client and code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
         if code and not mute and not self._we_closed:
-            self._outbox.append(self._handshake.send(ws.CloseConnection(code=code, reason=reason[:100])))
+            self._outbox += self._handshake.send(ws.CloseConnection(code=code, reason=reason[:100]))
         self._phase = _Phase.DONE
         return Failed(code=code, reason=reason)
 

@@ -24,6 +24,7 @@ from .._bounds import (
     ASSIGNMENT_TIMEOUT,
     BAD_FRAMES_MAX,
     DEAD_AFTER_SILENCE,
+    ENDED_JOBS_MAX,
     ERROR_TEXT_CHARS_MAX,
     HANDSHAKE_TIMEOUT,
     OFFERS_MAX,
@@ -115,6 +116,7 @@ class WorkerConnection(SignalConnection):
         False, with a decline on the wire, when no place is free any more or the worker drains; False, with nothing
         sent, when the offer is no longer open.  LocalProtocolError for a job that was never offered.
         """
+        self._now = now
         record = self._offer(job_id)
         if record is None:
             return False
@@ -136,6 +138,7 @@ class WorkerConnection(SignalConnection):
 
     def decline(self, job_id: str, now: float, *, terminate: bool = False) -> None:
         """Answer no.  ``terminate`` ends the job for every worker.  Harmless when the offer is no longer open."""
+        self._now = now
         record = self._offer(job_id)
         if record is not None:
             self._say(Kind.ANSWER, _codec.answer(job_id, None, terminate=terminate))
@@ -237,6 +240,8 @@ class WorkerConnection(SignalConnection):
         self._say(Kind.PING, _codec.ping(self._last_ping))
         self._proofs[self._last_ping] = self._proof_due
         self._proof_due = []
+        if len(self._proofs) > ENDED_JOBS_MAX:
+            del self._proofs[next(iter(self._proofs))]  # a server that answers no ping proves nothing
 
     def _before_close(self, now: float) -> None:
         if self._stage is Stage.REGISTERED:
