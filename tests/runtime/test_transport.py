@@ -127,13 +127,17 @@ def test_plain_text_leaves_this_machine_only_when_asked_to(host: str) -> None:
     assert not parse_url(f"http://{host}", allow_plaintext=True).tls
 
 
-async def test_a_worker_with_a_plain_url_elsewhere_connects_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_speaks_plain_text_elsewhere_only_with_allow_plaintext(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("a connection was tried")
 
     monkeypatch.setattr(anyio, "connect_tcp", never)
     with pytest.raises(ConfigError, match="in the clear"):
         UniversalWorker("ws://lk.example", "key", "secret", SimpleUniversalHandler())
+    allowed = WorkerOptions(allow_plaintext=True)
+    worker = UniversalWorker("ws://lk.example", "key", "secret", SimpleUniversalHandler(), allowed)
+    with pytest.raises(AssertionError, match="a connection was tried"):
+        await worker.start()
 
 
 # ---------------------------------------------------------------------------------------------------------- TCP

@@ -1,0 +1,349 @@
+"""WorkerOptions: every fault at once, and every field obeyed.
+
+``PROOFS`` names, for each field, the test that shows the field being obeyed; a field without one is accepted and
+ignored, which is what the last tests here forbid.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import logging
+import math
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from livekit_agent import (
+    ConfigError,
+    ConnectionLostError,
+    CustomLoadCalculator,
+    InvalidJobTypeError,
+    JobContext,
+    JobStatus,
+    JobType,
+    ParticipantPermissions,
+    SimpleUniversalHandler,
+    UniversalWorker,
+    WorkerOptions,
+    WorkerStatus,
+)
+from livekit_agent.dispatch import DispatchServer
+from livekit_agent.events import JobEnded
+from livekit_agent.monitoring._probe import Sample
+
+TESTS = Path(__file__).parent
+
+# ------------------------------------------------------------------------------------------------------- faults
+
+WRONG: dict[str, list[Any]] = {
+    "agent_name": [None, 5, b"bytes", "lone \udc80 surrogate"],
+    "job_type": [3, -1, None, "room", True, 1.5],
+    "max_jobs": [0, -1, 100_001, True, False, 1.0, math.nan, "3", math.inf],
+    "namespace": [None, 5, "\ud800"],
+    "deployment": ["a b", "a_b", "é" * 33, "x" * 65, "line\nbreak", None],
+    "permissions": [{}, True, ParticipantPermissions],
+    "load_calculator": [0.5, CustomLoadCalculator, lambda stats: 0.0, object()],
+    "job_timeout": [-1, math.nan, "10", True, None, -math.inf],
+    "shutdown_timeout": [-0.001, math.nan, "30", False, None],
+    "cancel_grace": [-1, math.nan, math.inf, None, 10**400],
+    "cleanup_timeout": [-1, math.nan, math.inf, "5"],
+    "max_connect_failures": [0, -1, True, 1.0, math.inf, "3"],
+    "ca_file": ["", 5, b"/etc/ca.pem"],
+    "proxy": ["", "proxy:3128", "socks5://h:1", "http://", "http://h:0", "http://h:99999", "http://h/path", 5],
+    "allow_plaintext": [0, 1, None, "yes"],
+    "websocket_debug": [0, 1, None, "yes"],
+    "logger": [print, "livekit", 5],
+}
+
+RIGHT: dict[str, list[Any]] = {
+    "agent_name": ["", "echo", "größe"],
+    "job_type": [JobType.PUBLISHER, 0, 2],
+    "max_jobs": [1, 100_000, None],
+    "namespace": ["", "tenant"],
+    "deployment": ["", "blue", "é" * 32],
+    "permissions": [None, ParticipantPermissions(can_publish=False)],
+    "load_calculator": [None, CustomLoadCalculator(calculator=lambda stats: 0.0)],
+    "job_timeout": [0, 0.5, math.inf, 10**300],
+    "shutdown_timeout": [0, 30, math.inf],
+    "cancel_grace": [0, 1.5],
+    "cleanup_timeout": [0, 5],
+    "max_connect_failures": [None, 1],
+    "ca_file": [None, "/etc/ca.pem"],
+    "proxy": [None, "http://h:1", "https://h", "http://user:p%40ss@[::1]:3128/"],
+    "allow_plaintext": [True, False],
+    "websocket_debug": [True, False],
+    "logger": [None, logging.getLogger("x"), logging.LoggerAdapter(logging.getLogger("x"), {})],
+}
+
+FIELDS = [field.name for field in dataclasses.fields(WorkerOptions)]
+
+
+def pairs(table: dict[str, list[Any]]) -> Any:
+    return pytest.mark.parametrize(
+        ("name", "value"), [pytest.param(n, v, id=f"{n}-{i}") for n, vs in table.items() for i, v in enumerate(vs)]
+    )
+
+
+def test_the_tables_here_speak_of_every_field() -> None:
+    assert list(WRONG) == list(RIGHT) == FIELDS
+
+
+@pairs(RIGHT)
+def test_what_is_right_is_kept(name: str, value: Any) -> None:
+    assert getattr(WorkerOptions(**{name: value}), name) == value
+
+
+@pairs(WRONG)
+def test_what_is_wrong_is_refused_by_name_and_not_repeated(name: str, value: Any) -> None:
+    with pytest.raises((ConfigError, InvalidJobTypeError)) as caught:
+        WorkerOptions(**{name: value})
+    if name == "job_type":
+        assert isinstance(caught.value, InvalidJobTypeError)
+        assert "JobType.ROOM" in caught.value.hint
+    else:
+        assert isinstance(caught.value, ConfigError)
+        assert caught.value.field == name
+        assert str(caught.value).startswith(f"{name}: ")
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        WorkerOptions(**{name: values[0] for name, values in WRONG.items()})
+    told = [getattr(fault, "field", "job_type") for fault in caught.value.exceptions]
+    assert sorted(told) == sorted(FIELDS)
+    assert caught.value.message == f"{len(FIELDS)} invalid worker options"
+
+
+def test_options_are_a_frozen_value() -> None:
+    assert WorkerOptions(agent_name="a") == WorkerOptions(agent_name="a")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        WorkerOptions().agent_name = "b"  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        WorkerOptions("a")  # type: ignore[call-arg, misc]
+    with pytest.raises(ConfigError):
+        dataclasses.replace(WorkerOptions(), max_jobs=0)
+
+
+def test_a_number_of_the_wire_becomes_the_job_type() -> None:
+    options: Any = WorkerOptions(job_type=2)  # type: ignore[arg-type]
+    assert options.job_type is JobType.PARTICIPANT
+
+
+# ------------------------------------------------------------------------------------------------------- proofs
+
+PROOFS: dict[str, str] = {
+    "agent_name": "test_options.py::test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with",
+    "job_type": "test_options.py::test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with",
+    "max_jobs": "test_options.py::test_max_jobs_is_how_many_run_at_once",
+    "namespace": "test_options.py::test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with",
+    "deployment": "test_options.py::test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with",
+    "permissions": "test_options.py::test_permissions_are_what_the_agent_has_in_its_room",
+    "load_calculator": "test_options.py::test_the_load_calculator_says_the_load_and_takes_the_job",
+    "job_timeout": "test_options.py::test_job_timeout_ends_the_job",
+    "shutdown_timeout": "test_options.py::test_shutdown_timeout_is_how_long_a_stop_waits_for_jobs",
+    "cancel_grace": "test_options.py::test_cancel_grace_is_how_long_a_cancelled_handler_may_take",
+    "cleanup_timeout": "test_options.py::test_cleanup_timeout_is_how_long_clean_ups_may_take",
+    "max_connect_failures": "test_options.py::test_max_connect_failures_is_when_the_worker_gives_up",
+    "ca_file": "runtime/test_transport.py::test_a_worker_lives_behind_a_proxy_that_the_environment_names",
+    "proxy": "runtime/test_transport.py::test_a_worker_lives_behind_a_proxy_that_the_environment_names",
+    "allow_plaintext": "runtime/test_transport.py::test_a_worker_speaks_plain_text_elsewhere_only_with_allow_plaintext",
+    "websocket_debug": "runtime/test_transport.py::test_websocket_debug_tells_kinds_and_sizes_and_no_contents",
+    "logger": "test_options.py::test_logger_is_where_the_worker_logs",
+}
+
+
+def test_every_field_has_a_test_that_shows_it_obeyed() -> None:
+    assert list(PROOFS) == FIELDS
+    for proof in PROOFS.values():
+        file, _, name = proof.partition("::")
+        tree = ast.parse((TESTS / file).read_text("utf-8"))
+        assert name in {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}, proof
+
+
+@asynccontextmanager
+async def a_server() -> AsyncGenerator[DispatchServer]:
+    async with DispatchServer(port=None) as server:
+        yield server
+
+
+def a_worker(server: DispatchServer, handler: Any = None, **options: Any) -> UniversalWorker:
+    return UniversalWorker(
+        "ws://localhost",
+        server.api_key,
+        server.api_secret,
+        SimpleUniversalHandler() if handler is None else handler,
+        WorkerOptions(**options),
+        rooms=server.rooms,
+        connector=server.memory_connector(),
+        probe=Sample,
+    )
+
+
+async def endless(ctx: JobContext) -> None:
+    await anyio.sleep_forever()
+
+
+async def stubborn(ctx: JobContext) -> None:
+    """Takes a hundred seconds to notice that it was cancelled."""
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep(100)
+
+
+@pytest.mark.virtual
+async def test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with() -> None:
+    mine: dict[str, Any] = {
+        "agent_name": "echo",
+        "namespace": "tenant",
+        "deployment": "blue",
+        "job_type": JobType.PARTICIPANT,
+    }
+    async with a_server() as server, a_worker(server, **mine) as worker:
+        record = server.workers[worker.worker_id]
+        assert {name: getattr(record, name) for name in mine} == mine
+
+
+@pytest.mark.virtual
+async def test_permissions_are_what_the_agent_has_in_its_room() -> None:
+    permissions = ParticipantPermissions(can_publish=False, can_publish_data=False, hidden=True)
+    seen: list[ParticipantPermissions] = []
+
+    async def look(ctx: JobContext) -> None:
+        seen.append(ctx.room.local_participant.permissions)
+
+    async with a_server() as server:
+        worker = a_worker(server, SimpleUniversalHandler(job_assigned=look), agent_name="a", permissions=permissions)
+        ended = worker.events(JobEnded)
+        async with worker:
+            server.create_dispatch("room", "a")
+            await anext(ended)
+    assert (seen[0].can_publish, seen[0].can_publish_data, seen[0].hidden) == (False, False, True)
+    assert seen[0].can_subscribe
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("max_jobs", [1, 3, None])
+async def test_max_jobs_is_how_many_run_at_once(max_jobs: int | None) -> None:
+    async with a_server() as server:
+        worker = a_worker(
+            server, SimpleUniversalHandler(job_assigned=endless), agent_name="a", max_jobs=max_jobs, shutdown_timeout=0
+        )
+        async with worker:
+            for number in range(5):
+                server.create_dispatch(f"room-{number}", "a")
+                await anyio.sleep(5)
+            assert worker.stats.active_jobs == (max_jobs or 5)
+            assert worker.status is (WorkerStatus.FULL if max_jobs else WorkerStatus.BUSY)
+
+
+@pytest.mark.virtual
+async def test_the_load_calculator_says_the_load_and_takes_the_job() -> None:
+    asked: list[tuple[JobType, float]] = []
+
+    def accept(job_type: JobType, load: float) -> bool:
+        asked.append((job_type, load))
+        return False
+
+    calculator = CustomLoadCalculator(calculator=lambda stats: 0.25, acceptor=accept)
+    async with a_server() as server, a_worker(server, agent_name="a", load_calculator=calculator) as worker:
+        await server.wait_for(lambda: server.workers[worker.worker_id].load == 0.25, 10)
+        server.create_dispatch("room", "a")
+        await server.wait_for(lambda: asked, 10)
+        assert worker.stats.total_jobs == 0
+    assert asked[0] == (JobType.ROOM, 0.25)
+
+
+@pytest.mark.virtual
+async def test_job_timeout_ends_the_job() -> None:
+    async with a_server() as server:
+        worker = a_worker(server, SimpleUniversalHandler(job_assigned=endless), agent_name="a", job_timeout=7)
+        ended = worker.events(JobEnded)
+        async with worker:
+            server.create_dispatch("room", "a")
+            began = anyio.current_time()
+            event = await anext(ended)
+            assert event.status is JobStatus.FAILED
+            assert 7 <= anyio.current_time() - began < 8
+
+
+@pytest.mark.virtual
+async def test_shutdown_timeout_is_how_long_a_stop_waits_for_jobs() -> None:
+    assert 12 <= await stopping_takes(endless, shutdown_timeout=12) < 13
+
+
+@pytest.mark.virtual
+async def test_cancel_grace_is_how_long_a_cancelled_handler_may_take() -> None:
+    assert 6 <= await stopping_takes(stubborn, shutdown_timeout=0, cancel_grace=6) < 7
+
+
+@pytest.mark.virtual
+async def test_cleanup_timeout_is_how_long_clean_ups_may_take() -> None:
+    async def untidy(ctx: JobContext) -> None:
+        ctx.push_cleanup(anyio.sleep_forever)
+        await anyio.sleep_forever()
+
+    assert 9 <= await stopping_takes(untidy, shutdown_timeout=0, cleanup_timeout=9) < 10
+
+
+async def stopping_takes(job: Any, **options: Any) -> float:
+    """Seconds until ``stop()`` has its report, with ``job`` running."""
+    running = anyio.Event()
+
+    async def run(ctx: JobContext) -> None:
+        running.set()
+        await job(ctx)
+
+    async with a_server() as server:
+        worker = a_worker(server, SimpleUniversalHandler(job_assigned=run), agent_name="a", **options)
+        async with worker:
+            server.create_dispatch("room", "a")
+            await running.wait()
+            began = anyio.current_time()
+            await worker.stop()
+            return anyio.current_time() - began
+
+
+@pytest.mark.virtual
+async def test_max_connect_failures_is_when_the_worker_gives_up() -> None:
+    tried: list[float] = []
+
+    async def refuse(endpoint: Any) -> Any:
+        tried.append(anyio.current_time())
+        raise ConnectionLostError("no")
+
+    worker = UniversalWorker(
+        "ws://localhost",
+        "key",
+        "secret",
+        SimpleUniversalHandler(),
+        WorkerOptions(max_connect_failures=3),
+        connector=refuse,
+        probe=Sample,
+    )
+    with pytest.raises(ConnectionLostError, match="gave up after 3"):
+        await worker.start()
+    assert len(tried) == 3
+
+
+@pytest.mark.virtual
+async def test_logger_is_where_the_worker_logs(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    async def work(ctx: JobContext) -> None:
+        ctx.log.info("at work")
+
+    async with a_server() as server:
+        handler = SimpleUniversalHandler(job_assigned=work)
+        worker = a_worker(server, handler, agent_name="a", logger=logging.getLogger("mine"))
+        ended = worker.events(JobEnded)
+        async with worker:
+            server.create_dispatch("room", "a")
+            await anext(ended)
+    mine = [record.getMessage() for record in caplog.records if record.name == "mine"]
+    assert "at work" in mine
+    assert any(message.startswith("registered as") for message in mine)
+    assert not [record for record in caplog.records if record.name == "livekit_agent"]
