@@ -379,7 +379,8 @@ class World:
         self.times: dict[str, float] = {}
         """When each line of the story was first told."""
         self.start_scope = anyio.CancelScope()
-        self.error: BaseException | None = None
+        self._error: BaseException | None = None
+        self._error_seen = False
         self.finished = anyio.Event()
 
     def tell(self, text: str) -> None:
@@ -399,9 +400,21 @@ class World:
             with self.start_scope:
                 await self.worker.start()
         except (Exception, KeyboardInterrupt, SystemExit, BaseExceptionGroup) as exc:
-            self.error = exc
+            self._error = exc
         self.tell("start() returned")
         self.finished.set()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What start() raised.  One that no test looks at is raised when the world ends."""
+        self._error_seen = True
+        return self._error
+
+    def check(self) -> None:
+        """Raise an error that nobody has looked at; nobody of ours may be in a room."""
+        if self._error is not None and not self._error_seen:
+            raise self._error
+        assert self.agents() == [], self.story
 
     async def give(self, job_id: str = "AJ_1", **fields: Any) -> None:
         """As the gateway's."""
@@ -483,7 +496,7 @@ async def world(
 ) -> AsyncIterator[World]:
     """A world with a started worker.  At the end the worker is stopped at once, and nothing of it may be left.
 
-    ``assigned`` is the handler's job, ``callbacks`` are further keywords of SimpleUniversalHandler; or give ``handler``.
+    ``assigned`` is the job, ``callbacks`` are further keywords of SimpleUniversalHandler; or give ``handler``.
     """
     gateway = gateway or Gateway()
     options.setdefault("logger", logging.getLogger("tests.runtime"))
@@ -513,7 +526,7 @@ async def world(
                     await worker.stop(0)
                     await told.finished.wait()
             tasks.cancel_scope.cancel()
-        assert told.agents() == [], told.story
+        told.check()
         still_open = [line for line in gateway.lines if line.closed_at == math.inf and not line.frozen]
         with anyio.fail_after(PATIENCE):
             await gateway.until(lambda: all(line.closed_at < math.inf for line in still_open))

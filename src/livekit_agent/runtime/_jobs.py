@@ -18,21 +18,28 @@ The handler's part is over when the user's task group has ended.  What follows i
     on_job_terminated
     place freed, JobEnded
 
-The status goes first because the server records a participant that leaves before it as FAILED.
+The status goes first because the server records a participant that leaves before it as FAILED.  Each step remembers
+that it was taken, so the list can be entered again: after a bare ``Task.cancel()`` on asyncio, which no shield keeps
+out, or by the after-care of a stuck job.
 
 Who cancels: ``cancel(reason)``, and the first reason wins.  It has no effect once the handler's part is over; so
 whatever races at an instant, one of them is first and all that follows agrees with it.  Deadlines are alarms of the
 Timekeeper, never scopes' (see there).  Cancellation from outside (``start()`` cancelled) comes as the backend's own
-exception; it is judged like a reason and raised again at the end.
+exception; it is judged like a reason and raised again at the end.  KeyboardInterrupt and SystemExit are handed to the
+worker, which raises them when everybody has ended: raised through a task, they would kill asyncio's loop at once.
 
 A handler that swallows its cancellation for ``cancel_grace`` is *stuck*: it is reported FAILED, its room is left and
-``on_job_terminated`` is called by a task of the worker's instead, and the place stays taken until the handler's task
-really ends.
+``on_job_terminated`` is called by a task of the worker's instead (the after-care).  The place stays taken until the
+handler's task really ends; its clean-ups run then, for until then it may be using what they take away.
+
+All user code after a cancellation shares one ``cancel_grace`` and all after the handler one ``cleanup_timeout``, so no
+mixture of clean-ups and callbacks that ignore their cancellation makes a job's end longer than the two together.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum, auto
@@ -65,6 +72,9 @@ __all__ = ["JobHost", "JobScope"]
 
 #: A handler with room callbacks that ends sooner than this probably meant to wait, in seconds.
 _SUSPICIOUSLY_SHORT = 1.0
+
+#: A job's end waits this long for the proof that its status has arrived; the rest of the flush is for leaving.
+_DELIVERY_TIMEOUT = FLUSH_TIMEOUT / 2
 
 #: LiveKit's disconnect reasons that say more than "lost".
 _ROOM_ENDS: Mapping[int, CancelReason] = {
@@ -112,6 +122,10 @@ class JobHost(Protocol):
         """The job is reported and left, its task runs on: nobody waits for it any more."""
         ...
 
+    def interrupted(self, exc: BaseException) -> None:
+        """KeyboardInterrupt or the like came out of user code: end everything, then raise it."""
+        ...
+
 
 class Phase(Enum):
     """Where a job is."""
@@ -140,6 +154,8 @@ class JobScope:
         self._phase = Phase.JOINING
         self._reason: CancelReason | None = None
         self._note = ""
+        self._done = False
+        """The handler and its tasks have ended by themselves; what cancels later comes too late to be the reason."""
         self._room: Room | None = None
         self._shutting_down = anyio.Event()
         self._cleanups: list[Cleanup] = []
@@ -149,8 +165,18 @@ class JobScope:
         self._stuck_alarm: Alarm | None = None
         self._leave_alarm: Alarm | None = None
         self._task: anyio.TaskInfo | None = None
-        self._reported = False
+        self._cancelled_at: float | None = None
+        self._grace = host.options.cancel_grace
+        """What is left of it; see the module docstring."""
+        self._budget = host.options.cleanup_timeout
+        """What is left of it."""
+        self._interrupt: BaseException | None = None
+        self._reported_at: float | None = None
+        self._leaving = False
+        self._left = anyio.Event()
         self._told = False
+        self._cared_for = anyio.Event()
+        """Set when the after-care of a stuck job is over."""
         self.log: logging.LoggerAdapter[Any] = logging.LoggerAdapter(
             host.log if isinstance(host.log, logging.Logger) else host.log.logger,
             {"job_id": self.job.id, "room": self.job.room.name},
@@ -177,7 +203,7 @@ class JobScope:
             self._reason = reason
             self._note = note
         self._scope.cancel()
-        self._expect_end(now)
+        self._expect_end()
         return True
 
     def warn(self) -> None:
@@ -187,14 +213,23 @@ class JobScope:
     def _shutdown(self, reason: str) -> None:
         self.cancel(CancelReason.SHUTDOWN, reason)
 
-    def _expect_end(self, now: float) -> None:
-        if self._stuck_alarm is None:
-            self._stuck_alarm = self._host.timekeeper.at(now + self._host.options.cancel_grace, self._abandon)
+    def _expect_end(self) -> None:
+        """User code was cancelled: it is stuck when it uses up what is left of the grace."""
+        if self._cancelled_at is None:
+            self._cancelled_at = anyio.current_time()
+            self._stuck_alarm = self._host.timekeeper.at(self._cancelled_at + self._grace, self._abandon)
+
+    def _ended(self) -> None:
+        """The user code in question has ended, cancelled or not."""
+        if self._cancelled_at is not None:
+            self._grace = max(self._grace - (anyio.current_time() - self._cancelled_at), 0.0)
+            self._cancelled_at = None
+        self._stop_alarms(self._stuck_alarm)
 
     # ------------------------------------------------------------------------------------ the task
 
     async def run(self) -> None:
-        """Be the job.  Raises only what is not the job's to keep: outside cancellation and interrupts."""
+        """Be the job.  Raises only cancellation from outside."""
         host = self._host
         self._task = anyio.get_current_task()
         host.publish(events.JobStarted(job=self.job))
@@ -207,16 +242,23 @@ class JobScope:
             # The job's boundary, where exceptions become values.  What must fly on is raised again below.
             raised = exc
         self._phase = Phase.ENDING
-        self._stop_alarms(self._timeout_alarm, self._stuck_alarm)
-        outcome, flies_on = self._settle(raised)
-        if not self.stuck:
-            self.outcome = outcome
+        self._stop_alarms(self._timeout_alarm)
+        self._ended()
+        cancelled: BaseException | None = None
+        try:
+            outcome, cancelled = self._settle(raised)
+            if not self.stuck:
+                self.outcome = outcome
             await self._finish()
-        self._phase = Phase.OVER
-        self._stop_alarms(self._stuck_alarm, self._leave_alarm)
-        host.job_over(self)
-        if flies_on is not None:
-            raise flies_on
+        finally:
+            # Whatever happens: a job that never leaves the worker's books would hold its stop for ever.
+            self._phase = Phase.OVER
+            self._stop_alarms(self._stuck_alarm, self._leave_alarm)
+            if self._interrupt is not None:
+                host.interrupted(self._interrupt)
+            host.job_over(self)
+        if cancelled is not None:
+            raise cancelled
 
     async def _work(self) -> None:
         host = self._host
@@ -237,7 +279,9 @@ class JobScope:
                 if pending is not None:  # pyright: ignore[reportUnnecessaryComparison]
                     await pending
             self._phase = Phase.ENDING
+            self._done = True
             inner.cancel_scope.cancel()
+            self._expect_end()  # a callback may be running, and may ignore that
         if host.deliveries and anyio.current_time() - self._started_at < _SUSPICIOUSLY_SHORT:
             self.log.warning(
                 "the handler has room callbacks but ended within a second, so they will hardly be called; "
@@ -281,15 +325,25 @@ class JobScope:
             if exc.resource != "room_events":
                 raise
             self.cancel(CancelReason.ROOM_BACKLOG)
+        except (KeyboardInterrupt, SystemExit) as exc:
+            # Kept here, as in run(): out of a task of its own it would not get as far as run() on asyncio.
+            self._interrupt = exc
+            self.cancel(CancelReason.WORKER_INTERRUPTED)
 
     # ------------------------------------------------------------------------------------ the end
 
     def _settle(self, raised: BaseException | None) -> tuple[Outcome, BaseException | None]:
-        """Judge, and tell what has to be raised again."""
+        """Judge; and the cancellation that has to be raised again, if it came from an enclosing scope."""
         cancelled, interrupt, error = _sort_out(raised)
+        if interrupt is not None and self._interrupt is None:
+            self._interrupt = interrupt
         reason = self._reason
-        # Cancellation that nobody here asked for: an enclosing scope's, or on asyncio a bare Task.cancel().
-        if cancelled is not None and reason is None and not self._scope.cancel_called:
+        if anyio.current_effective_deadline() > -math.inf:
+            # Nobody around us is cancelled.  What came was a bare Task.cancel() (asyncio), and that is this job's alone.
+            foreign, cancelled = cancelled, None
+            if foreign is not None and reason is None and not self._scope.cancel_called:
+                reason = CancelReason.TASK_CANCELLED
+        elif cancelled is not None and reason is None and not self._scope.cancel_called and not self._done:
             reason = CancelReason.WORKER_CANCELLED
         if error is not None:
             self.log.error("job failed", exc_info=error if not isinstance(error, RoomError) else None)
@@ -299,85 +353,121 @@ class JobScope:
             reason=reason,
             note=self._note,
             cancelled_by_user=self._scope.cancelled_caught,
-            interrupt=interrupt,
+            interrupt=self._interrupt,
         )
-        return outcome, interrupt if interrupt is not None else cancelled
+        return outcome, cancelled
 
     async def _finish(self) -> None:
         # Shielded: the clean-ups, the final status and the leaving, also when the worker is cancelled from outside.
-        # Bounded by the budgets below; what outlasts even their cancellation is abandoned as stuck.
+        # Bounded by the budgets below; what outlasts even their cancellation is left to the after-care.
         with anyio.CancelScope(shield=True):
-            budget = self._host.options.cleanup_timeout
-            if self._cleanups:
-                budget -= await self._within(budget, self._run_cleanups)
-            if self.stuck:
-                return
-            await self._report_and_leave()
-            await self._within(max(budget, 0.0), self._call_terminated)
+            while True:
+                try:
+                    await self._take_steps()
+                    return
+                except anyio.get_cancelled_exc_class():
+                    # A bare Task.cancel(): the one thing that gets in here.  The steps not yet taken are due all the
+                    # same, and it is not raised again: it would take the other jobs along.
+                    self.log.warning("the job's task was cancelled by a bare Task.cancel() while it ended")
 
-    async def _within(self, budget: float, fn: Callable[[], Awaitable[None]]) -> float:
-        """Run user code for at most ``budget`` seconds; what it took."""
+    async def _take_steps(self) -> None:
+        if not self.stuck:
+            await self._within_budget(self._run_cleanups)
+        if not self.stuck:
+            await self._report_and_leave()
+            await self._within_budget(self._call_terminated)
+        if self.stuck:
+            await self._cared_for.wait()
+            await self._within_budget(self._run_cleanups)
+            await self._leave(by=math.inf)  # a join that ignored its cancellation may have succeeded since
+
+    async def _within_budget(self, fn: Callable[[], Awaitable[None]]) -> None:
+        """Run user code for at most what is left of ``cleanup_timeout``."""
         began = anyio.current_time()
         with anyio.CancelScope() as scope:
 
             def out_of_time() -> None:
                 self.log.warning("clean-up did not end within cleanup_timeout; it is cancelled")
+                self._budget = 0.0  # also for the after-care, should this not end
                 scope.cancel()
-                self._stuck_alarm = None
-                self._expect_end(anyio.current_time())
+                self._expect_end()
 
-            alarm = self._host.timekeeper.at(began + budget, out_of_time)
+            alarm = self._host.timekeeper.at(began + self._budget, out_of_time)
             try:
                 await fn()
             finally:
                 alarm.stop()
-                self._stop_alarms(self._stuck_alarm)
-        return anyio.current_time() - began
+                self._ended()
+                self._budget = max(self._budget - (anyio.current_time() - began), 0.0)
 
     async def _run_cleanups(self) -> None:
         while self._cleanups:
-            cleanup = self._cleanups.pop()
-            try:
-                pending = cleanup()
-                if pending is not None:
-                    await pending
-            except Exception:
-                # User code at the job's boundary: one clean-up's failure is logged and stops no other.
-                self.log.exception("a clean-up failed")
-
-    async def _report_and_leave(self) -> None:
-        assert self.outcome is not None
-        if not self._reported:
-            self._reported = True
-            if not self._host.report(self.job.id, self.outcome.status, self.outcome.text):
-                self.delivered.set()
-        # Our own waits only, so a scope's deadline is exact enough here.
-        with anyio.move_on_after(FLUSH_TIMEOUT):
-            await self.delivered.wait()
-        if self._room is not None:
-            await self._room.disconnect()
+            await self._call("a clean-up", self._cleanups.pop())
 
     async def _call_terminated(self) -> None:
-        if self._told:
-            return
-        self._told = True
+        if not self._told:
+            self._told = True
+            await self._call("on_job_terminated", self._host.handler.on_job_terminated, self.job.id)
+
+    async def _call(self, what: str, fn: Callable[..., Awaitable[None] | None], *args: object) -> None:
+        """Call user code at the job's boundary: what it raises is logged and stops nothing else of the job's end."""
         try:
-            pending = self._host.handler.on_job_terminated(self.job.id)
-            if pending is not None:  # pyright: ignore[reportUnnecessaryComparison] - plain functions are allowed
+            pending = fn(*args)
+            if pending is not None:
                 await pending
-        except Exception:
-            # User code at the job's boundary.
-            self.log.exception("on_job_terminated failed")
+        except BaseException as exc:
+            cancelled, interrupt, error = _sort_out(exc)
+            if error is not None:
+                self.log.error("%s failed", what, exc_info=error)
+            if interrupt is not None and self._interrupt is None:
+                self._interrupt = interrupt  # for the worker, when the job is over
+            if cancelled is not None:
+                raise cancelled from None
+
+    def _report(self) -> None:
+        assert self.outcome is not None
+        if self._reported_at is None:
+            self._reported_at = anyio.current_time()
+            if not self._host.report(self.job.id, self.outcome.status, self.outcome.text):
+                self.delivered.set()
+
+    async def _report_and_leave(self) -> None:
+        self._report()
+        assert self._reported_at is not None
+        # Our own waits only, so scopes' deadlines are exact enough here.
+        with anyio.CancelScope(deadline=self._reported_at + _DELIVERY_TIMEOUT):
+            await self.delivered.wait()
+        await self._leave(by=self._reported_at + FLUSH_TIMEOUT)
+
+    async def _leave(self, *, by: float) -> None:
+        """Leave the room; it goes on by itself when it takes longer than we wait."""
+        if self._room is not None:
+            self._begin_leaving(self._room)
+            with anyio.CancelScope(deadline=by):
+                await self._left.wait()
+
+    def _begin_leaving(self, room: Room) -> None:
+        if not self._leaving:
+            self._leaving = True
+            self._host.services.start_soon(self._disconnect, room)
+
+    async def _disconnect(self, room: Room) -> None:
+        try:
+            await room.disconnect()
+        finally:
+            self._left.set()
 
     # ------------------------------------------------------------------------------------ when it does not end
 
     def _leave_now(self) -> None:
         """The server removes the agent 3 s after a termination: be gone before, whatever the budgets say."""
+        if self.outcome is not None:
+            self._report()
         if self._room is not None:
-            self._host.services.start_soon(self._room.disconnect)
+            self._begin_leaving(self._room)
 
     def _abandon(self) -> None:
-        """The handler, or a clean-up, outlived its cancellation by ``cancel_grace``."""
+        """The handler, a callback or a clean-up outlived its cancellation by ``cancel_grace``."""
         if self._phase is Phase.OVER or self.stuck:
             return
         self.stuck = True
@@ -385,15 +475,29 @@ class JobScope:
         if self.outcome is None:
             text = CancelReason.STUCK.value
             self.outcome = Outcome(status=JobStatus.FAILED, text=text, reason=text)
-        self._host.services.start_soon(self._finish_abandoned)
+        self._host.services.start_soon(self._care)
 
-    async def _finish_abandoned(self) -> None:
-        with anyio.CancelScope(shield=True):  # as in _finish, and bounded in the same way
-            await self._report_and_leave()
-            with anyio.move_on_after(self._host.options.cleanup_timeout):
+    async def _care(self) -> None:
+        """The job's end without its task.  Bounded as in _finish; a service, so no outside cancellation reaches it."""
+        await self._report_and_leave()
+        with anyio.CancelScope() as scope:
+
+            def out_of_time() -> None:
+                scope.cancel()
+                self._let_go()
+
+            alarm = self._host.timekeeper.at(anyio.current_time() + self._budget, out_of_time)
+            try:
                 await self._call_terminated()
-        self.abandoned = True
-        self._host.job_abandoned(self)
+            finally:
+                alarm.stop()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if not self.abandoned:
+            self.abandoned = True
+            self._cared_for.set()
+            self._host.job_abandoned(self)
 
     def _stack(self) -> str:
         coroutine = None if self._task is None else self._task.coro

@@ -46,8 +46,10 @@ class ServiceGroup:
             self._scopes[serial] = scope
             if self._leaving:
                 scope.cancel()
-            await fn(*args)
-        self._scopes.pop(serial, None)
+            try:
+                await fn(*args)
+            finally:
+                del self._scopes[serial]
 
     def cancel(self) -> None:
         """Cancel every service; the block's end does this."""

@@ -5,11 +5,12 @@
     start()
     └─ services            timekeeper, load reporter, after-care of abandoned jobs; last to go
        └─ connection       the supervisor: connect, serve, back off, again; up while jobs finish, so reports get out
-          └─ jobs          one task per job; survives reconnects
-             └─ intake     asks handlers about offers; cancelled first on a stop
+          └─ intake        asks handlers about offers; cancelled first on a stop
+             └─ jobs       one task per job; survives reconnects
 
-The nesting is the shutdown order; no flag stands for a phase.  ``services`` and ``connection`` are service groups:
-their children outlive the body also when ``start()`` is cancelled from outside.
+The nesting is the shutdown order, but for the intake: it is cancelled when a stop begins and waited for last, because a
+handler that ignores the cancellation of its question must not keep jobs from their deadline.  All but ``jobs`` are
+service groups: their children outlive the body also when ``start()`` is cancelled from outside.
 
 Every decision about the conversation is the core's (``protocol``): this class hands its events to where they belong
 (``_on_event``, synchronously) and calls its verbs.  A lost connection cancels no job.
@@ -157,6 +158,9 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._stop: _Stop | None = None
         self._stop_wanted = False
         self._fatal: Exception | None = None
+        self._interrupt: BaseException | None = None
+        self._intake: ServiceGroup | None = None
+        self._final_reported_at = -math.inf
         self._report: ShutdownReport | None = None
         # AnyIO events need a running loop on neither backend, but a worker is often built before there is one.
         self._changed: anyio.Event | None = None
@@ -284,6 +288,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._ended = anyio.current_time()
             self._finished.set()
             self._notify()
+        if self._interrupt is not None:
+            raise self._interrupt
         if self._fatal is not None:
             raise self._fatal
         self._tell_started()
@@ -315,13 +321,15 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         """Begin a stop without waiting for it.  From the worker's own event loop only."""
         timeout = self.options.shutdown_timeout if timeout is None else timeout
         self._stop_wanted = True
-        if not self._started:
-            return  # start will be a no-op
+        if not self._started or self._closed:
+            return  # start will be a no-op, or was
         now = anyio.current_time()
         if self._stop is None:
             self._stop = _Stop(began=now, deadline=now + timeout, timeout=timeout)
         self._stop.deadline = min(self._stop.deadline, now + timeout)
         self._stop.at_once = self._stop.at_once or timeout <= 0
+        # Here and not in start()'s task, which gets to run later: nothing is accepted from this moment on.
+        self._begin_drain()
         self._notify()
 
     async def wait_stuck(self) -> tuple[str, ...]:
@@ -358,14 +366,10 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             services.start_soon(self._report_load)
             async with open_service_group() as connection:
                 connection.start_soon(self._supervise)
-                async with anyio.create_task_group() as jobs:
-                    self._job_tasks = jobs
+                async with open_service_group() as self._intake, anyio.create_task_group() as self._job_tasks:
                     try:
-                        async with anyio.create_task_group() as intake:
-                            self._intake = intake
-                            await self._until(lambda: self._stop_wanted or self._fatal is not None)
-                            self._begin_drain()
-                            intake.cancel_scope.cancel()
+                        await self._until(lambda: self._draining or self._fatal is not None)
+                        self._begin_drain()
                         await self._drain()
                     finally:
                         await self._end(connection)
@@ -378,6 +382,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self.rooms: RoomConnector = self._rooms
 
     def _begin_drain(self) -> None:
+        if self._draining:
+            return
         self._draining = True
         if self._stop is None:  # a fatal error: running jobs get what a stop would give them
             timeout = self.options.shutdown_timeout
@@ -387,6 +393,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         if self._session is not None:
             self._session.core.drain(anyio.current_time())
             self._session.pump()
+        if self._intake is not None:
+            self._intake.cancel()
         self.publish(events.Draining(timeout=self._stop.timeout))
         for job in list(self._jobs.values()):
             job.warn()
@@ -398,7 +406,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         while self._busy():
             deadline = stop.deadline
             if stop.at_once or anyio.current_time() > deadline:
-                self._cancel_jobs(CancelReason.DRAIN_DEADLINE)
+                self._cancel_jobs(CancelReason.WORKER_CANCELLED if self._interrupt else CancelReason.DRAIN_DEADLINE)
                 await self._until(lambda: not self._busy())
                 return
             # Our own wait, and the instant after the deadline: what ended at the deadline has ended by itself.
@@ -420,8 +428,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     async def _end(self, connection: ServiceGroup) -> None:
         """The body's last act, on every way out: jobs ended, statuses flushed, the goodbye said."""
-        if self._stop is None or not self._draining:
-            self._begin_drain()
+        self._begin_drain()
         # Shielded: the last reports and the Close, also when the worker is cancelled from outside.  Bounded: jobs end
         # by their own budgets, the connection by flush and close time-outs.
         with anyio.CancelScope(shield=True):
@@ -434,8 +441,11 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._notify()
 
     async def _say_goodbye(self) -> None:
-        with anyio.move_on_after(FLUSH_TIMEOUT):
-            await self._until(lambda: not self._book.unproven())
+        assert self._stop is not None
+        # From the last report on, not from now: the jobs have waited for it as well, and stop has one flush.
+        flushed_by = max(self._final_reported_at, self._stop.began) + FLUSH_TIMEOUT
+        with anyio.CancelScope(deadline=flushed_by):
+            await self._until(lambda: self._fatal is not None or not self._book.unproven())
         session = self._session
         if session is None:
             return
@@ -572,6 +582,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             status.started()
 
     def _on_offer(self, event: JobOffered) -> None:
+        assert self._intake is not None
         self._intake.start_soon(self._answer, event.job)
 
     def _on_answer_expired(self, event: AnswerExpired) -> None:
@@ -582,7 +593,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     def _on_assigned(self, event: JobAssigned) -> None:
         job = JobScope(self, event)
         self._jobs[event.job.id] = job
-        if self._draining:
+        if self._stop is not None:
+            self._stop.at_stop += (event.job.id,)  # promised before the stop
             job.warn()
         self._job_tasks.start_soon(self._run_job, job)
         self._leave_if_asked()
@@ -655,10 +667,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                 except Exception:
                     # User code at the offer's boundary: whatever it raises declines this one offer.
                     self.log.exception("on_job_request failed for job %s; declined", job.id)
+                except (KeyboardInterrupt, SystemExit) as exc:
+                    self.interrupted(exc)
+        if self._asking.get(job.id) is scope:
+            del self._asking[job.id]
         if scope.cancelled_caught:
             self.log.warning("on_job_request did not answer for job %s in time; declined", job.id)
             return
-        self._asking.pop(job.id, None)
         session = self._session
         if session is None:
             return  # the offer went with its connection
@@ -691,6 +706,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     def report(self, job_id: str, status: JobStatus, error: str) -> bool:
         """See JobHost."""
+        if status.terminal:
+            self._final_reported_at = anyio.current_time()
         session = self._session
         if session is None:
             report_status(self._book, job_id, status, error)
@@ -705,11 +722,17 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     def job_over(self, job: JobScope) -> None:
         """See JobHost."""
-        assert job.outcome is not None
         self._jobs.pop(job.job.id, None)
         self._book.release(job.job.id)
+        outcome = job.outcome
+        if outcome is not None and outcome.status is JobStatus.SUCCESS:
+            self._completed += 1
+        else:
+            self._failed += 1
+        if self._stop is not None and outcome is not None and outcome.reason == CancelReason.WORKER_CANCELLED.value:
+            self._stop.cancelled.append(job.job.id)  # the backend's own cancellation may come before our reason
         if not job.abandoned:
-            self._count_and_tell(job)
+            self._tell_end(job)
         self._refresh_standing()
         if self._session is not None:
             self._session.pump()
@@ -717,16 +740,19 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     def job_abandoned(self, job: JobScope) -> None:
         """See JobHost."""
-        self._count_and_tell(job)
+        self._tell_end(job)
         self._notify()
 
-    def _count_and_tell(self, job: JobScope) -> None:
+    def interrupted(self, exc: BaseException) -> None:
+        """See JobHost."""
+        self._interrupt = self._interrupt or exc
+        self.log.error("%s in a handler: cancelling all jobs", type(exc).__name__)
+        self.request_stop(0)
+
+    def _tell_end(self, job: JobScope) -> None:
         outcome = job.outcome
-        assert outcome is not None
-        if outcome.status is JobStatus.SUCCESS:
-            self._completed += 1
-        else:
-            self._failed += 1
+        if outcome is None:
+            return  # a bug of ours ended it, and is flying on
         job.log.info("job ended: %s%s", outcome.status.name, f" ({outcome.reason})" if outcome.reason else "")
         self.publish(events.JobEnded(job=job.job, status=outcome.status, reason=outcome.reason, error=outcome.error))
 
