@@ -34,7 +34,10 @@ HOMES: dict[str, tuple[str, ...]] = {
     "wsproto": ("protocol/_websocket.py",),
     "jwt": ("protocol/_auth.py",),
     # Agent messages in the codec; those of the Twirp services where the services are, on either side.
-    "google.protobuf": ("protocol/_codec.py", "dispatch/_twirp.py", "dispatch/_services.py", "api/", "rooms/_ffi.py"),
+    "google.protobuf": (
+        "protocol/_codec.py", "dispatch/_twirp.py", "dispatch/_messages.py", "dispatch/_services.py", "api/",
+        "rooms/_ffi.py",
+    ),
     "livekit.protocol": (
         "protocol/_codec.py", "_types.py", "dispatch/_messages.py", "dispatch/_services.py", "api/",
     ),

@@ -24,6 +24,7 @@ from livekit_agent.dispatch import (
     WorkerGone,
     WorkerRegistered,
 )
+from livekit_agent.protocol import mint_token
 from livekit_agent.rooms import MemoryRooms
 
 KEY, SECRET = "devkey", "secretsecretsecretsecretsecret32"
@@ -257,6 +258,27 @@ async def test_a_room_that_stays_empty_closes_and_its_dispatches_with_it() -> No
         await anyio.sleep(2)
         assert not server.rooms.list_rooms()
         assert server.delete_dispatch("room", "AD_x") is None
+
+
+async def test_the_room_config_of_the_token_that_creates_a_room_names_its_agents() -> None:
+    config = {"agents": [{"agentName": "a", "metadata": "m"}], "emptyTimeout": 7, "metadata": "rm", "later": 1}
+    async with serving() as server:
+        named, nameless = await worker_of(server, agent_name="a"), await worker_of(server)
+
+        def token(room: str) -> str:
+            video = {"roomJoin": True, "room": room}
+            return mint_token(KEY, SECRET, wall=time.time(), video=video, identity="alice", room_config=config)
+
+        room = await server.rooms.connect(server.url, token("new"))
+        assert room.metadata == "rm"
+        job = (await named.hear("availability")).job
+        assert (job.room.name, job.metadata, job.room.empty_timeout) == ("new", "m", 7)
+
+        server.create_dispatch("live", "other")
+        assert (await nameless.hear("availability")).job.room.name == "live"
+        await server.rooms.connect(server.url, token("live"))  # too late: the room is live
+        await anyio.wait_all_tasks_blocked()
+        assert [job.room for job in server.jobs.values()] == ["new", "live"]
 
 
 async def test_rooms_that_are_there_before_the_server_are_served() -> None:

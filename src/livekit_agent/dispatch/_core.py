@@ -64,6 +64,7 @@ from ._events import (
     JobRecord,
     JobStatusChanged,
     MessageTolerated,
+    Order,
     StatusUpdate,
     WorkerGone,
     WorkerRecord,
@@ -73,7 +74,7 @@ from ._events import (
 from ._launches import Launches
 from ._messages import is_dependent, joining
 from ._selection import as_on_the_wire
-from ._state import Book, Delayed, Deletion, Launch, Link, LiveRoom, Order, WorkerKey
+from ._state import Book, Delayed, Deletion, Launch, Link, LiveRoom, WorkerKey
 
 if TYPE_CHECKING:
     from livekit.protocol import models as models_pb

@@ -6,6 +6,7 @@ Records are live: the server changes them, everybody else reads.  Events are fro
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -33,6 +34,7 @@ __all__ = [
     "JobStatusChanged",
     "JobTerminated",
     "MessageTolerated",
+    "Order",
     "ParticipantRemovalDue",
     "StatusUpdate",
     "WorkerGone",
@@ -114,6 +116,17 @@ class JobRecord:
             participant_identity=self.identity,
             worker_id=self.worker_id,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a dispatch asks for, before it is one."""
+
+    agent_name: str = ""
+    metadata: str = field(default="", repr=False)
+    deployment: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    restart_policy: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

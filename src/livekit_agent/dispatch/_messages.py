@@ -5,16 +5,18 @@ The only file of the server's own that builds wire messages of jobs, dispatches 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from google.protobuf import json_format
 from livekit.protocol import agent as agent_pb
 from livekit.protocol import agent_dispatch as dispatch_pb
 from livekit.protocol import models as models_pb
 from livekit.protocol import room as room_pb
 
 from .._types import ParticipantPermissions
+from ._events import Order
 
 if TYPE_CHECKING:
     from .._types import ParticipantInfo, RoomInfo
@@ -28,6 +30,7 @@ __all__ = [
     "job_message",
     "joining",
     "nanoseconds",
+    "orders_of",
     "participant_from_info",
     "participant_message",
     "permissions_from_message",
@@ -226,6 +229,32 @@ def _whole(seconds: float) -> int:
     return int(min(seconds, 0xFFFFFFFF))
 
 
-def create_room_request(name: str) -> room_pb.CreateRoomRequest:
-    """A request for a room with the server's defaults."""
-    return room_pb.CreateRoomRequest(name=name)
+def create_room_request(name: str, config: Mapping[str, object] | None = None) -> room_pb.CreateRoomRequest:
+    """A request for a room with the server's defaults, or with a token's ``roomConfig`` as far as it can be read."""
+    parsed = room_pb.RoomConfiguration()
+    try:
+        json_format.ParseDict(dict(config or {}), parsed, ignore_unknown_fields=True, max_recursion_depth=100)
+    except (ValueError, RecursionError, json_format.ParseError):
+        parsed = room_pb.RoomConfiguration()
+    return room_pb.CreateRoomRequest(
+        name=name,
+        metadata=parsed.metadata,
+        empty_timeout=parsed.empty_timeout,
+        departure_timeout=parsed.departure_timeout,
+        max_participants=parsed.max_participants,
+        agents=parsed.agents,
+    )
+
+
+def orders_of(agents: Iterable[dispatch_pb.RoomAgentDispatch]) -> list[Order]:
+    """An agents list as orders."""
+    return [
+        Order(
+            agent_name=agent.agent_name,
+            metadata=agent.metadata,
+            deployment=agent.deployment,
+            attributes=dict(agent.attributes),
+            restart_policy=int(agent.restart_policy),
+        )
+        for agent in agents
+    ]

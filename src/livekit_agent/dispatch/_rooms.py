@@ -7,7 +7,7 @@ way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .._errors import RoomError
@@ -22,7 +22,7 @@ from ..rooms._ledger import (
     TrackAdded,
     TrackGone,
 )
-from ._messages import participant_message, permissions_from_message, room_message
+from ._messages import create_room_request, orders_of, participant_message, permissions_from_message, room_message
 
 if TYPE_CHECKING:
     from livekit.protocol import models as models_pb
@@ -60,10 +60,17 @@ class RoomBook:
                 if person.tracks:
                     self._observe(TrackAdded(room=room, participant=person, track=person.tracks[0], first=True))
         self._close = self._rooms.observe(self._observe)
+        self._rooms.on_room_config = self._configure
 
     def close(self) -> None:
         """Follow no longer."""
+        self._rooms.on_room_config = None
         self._close()
+
+    def _configure(self, room: str, config: Mapping[str, object]) -> None:
+        """A token's ``roomConfig`` counts when its join creates the room: so it is created here, just before."""
+        request = create_room_request(room, config)
+        self.create(request, orders_of(request.agents))
 
     # -------------------------------------------------------------------------------------------- what happens there
 

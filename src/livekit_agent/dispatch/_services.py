@@ -22,7 +22,7 @@ from ..protocol import Claims
 from ._access import may
 from ._core import Order
 from ._events import DispatchRecord
-from ._messages import dispatch_message
+from ._messages import dispatch_message, orders_of
 from ._twirp import Method, TwirpError
 
 __all__ = ["DispatchDesk", "RoomKeeper", "services"]
@@ -184,17 +184,7 @@ class _RoomService:
         for agent in request.agents:
             _check_metadata(agent.metadata)
             _check_attributes(agent.attributes)
-        orders = [
-            Order(
-                agent_name=agent.agent_name,
-                metadata=agent.metadata,
-                deployment=agent.deployment,
-                attributes=dict(agent.attributes),
-                restart_policy=int(agent.restart_policy),
-            )
-            for agent in request.agents
-        ]
-        return self._rooms.create(request, orders)
+        return self._rooms.create(request, orders_of(request.agents))
 
     def list(self, request: room_pb.ListRoomsRequest, claims: Claims | None) -> room_pb.ListRoomsResponse:
         _allow(may(claims, "roomList"))

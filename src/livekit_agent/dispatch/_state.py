@@ -19,7 +19,7 @@ from ._events import DispatchEvent, DispatchRecord, JobRecord, WorkerRecord
 if TYPE_CHECKING:
     from livekit.protocol import models as models_pb
 
-__all__ = ["Book", "Delayed", "Deletion", "Launch", "Link", "LiveRoom", "Order", "WorkerKey"]
+__all__ = ["Book", "Delayed", "Deletion", "Launch", "Link", "LiveRoom", "WorkerKey"]
 
 _ID_ALPHABET = string.ascii_letters + string.digits
 
@@ -40,17 +40,6 @@ class WorkerKey(NamedTuple):
     def serves(self, dispatch: DispatchRecord) -> bool:
         """Whether workers of this key are meant by the dispatch, in whatever namespace."""
         return self.agent_name == dispatch.agent_name and self.deployment == dispatch.deployment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What a dispatch asks for, before it is one."""
-
-    agent_name: str = ""
-    metadata: str = field(default="", repr=False)
-    deployment: str = ""
-    attributes: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
-    restart_policy: int = 0
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -56,6 +56,7 @@ class _Pass:
     attributes: Mapping[str, str] = NO_ATTRIBUTES
     kind: int = ParticipantKind.STANDARD
     permissions: ParticipantPermissions
+    room_config: Mapping[str, object] | None = None
 
 
 class _Refused(Exception):
@@ -81,6 +82,8 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self.ledger = RoomLedger(rng or random.Random())
         self._wall_clock = wall_clock
         self._latency = latency
+        self.on_room_config: Callable[[str, Mapping[str, object]], None] | None = None
+        """Told of the ``roomConfig`` of a token whose join is about to create its room (the dispatch server)."""
         self._observers: dict[int, Callable[[LedgerEvent], None]] = {}
         self._connections: dict[str, dict[str, MemoryTransport]] = {}  # room name -> participant sid -> connection
         self._by_sid: dict[str, MemoryTransport] = {}
@@ -160,6 +163,8 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
     def _admit(self, connection: MemoryTransport, ticket: _Pass | None, token: str, async_id: int) -> None:
         try:
             entry = ticket or self._check(token)
+            if entry.room_config and self.on_room_config is not None and self.ledger.room(entry.room) is None:
+                self.on_room_config(entry.room, entry.room_config)
             record = self.ledger.join(
                 entry.room,
                 entry.identity,
@@ -213,6 +218,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             attributes=claims.attributes,
             kind=_KINDS.get(claims.kind.lower(), ParticipantKind.STANDARD),
             permissions=_granted(video),
+            room_config=claims.room_config,
         )
 
     def departed(self, connection: MemoryTransport, reason: int) -> None:
