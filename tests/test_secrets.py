@@ -7,6 +7,7 @@ recognised by how every JWT begins.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 import traceback
@@ -17,7 +18,10 @@ from typing import Any
 import anyio
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
+from hypothesis import given
+from hypothesis import strategies as st
 
+import livekit_agent
 from livekit_agent import (
     AgentError,
     AuthenticationError,
@@ -30,6 +34,8 @@ from livekit_agent import (
     UniversalWorker,
     WorkerOptions,
 )
+from livekit_agent import _errors as errors
+from livekit_agent._errors import printable, redact
 from livekit_agent.api import ApiError, LiveKitAPI
 from livekit_agent.dispatch import DispatchServer
 from livekit_agent.events import JobEnded
@@ -42,6 +48,7 @@ PROXY_PASSWORD = "PLANTED-proxy-password"
 
 # Any JWT begins like this; none may appear in any text.
 TOKEN = re.compile(r"eyJ[A-Za-z0-9_\-]{4,}")
+TOKEN_RUN = re.compile(r"eyJ[A-Za-z0-9_\-]{5,}")
 
 
 def search(texts: list[str]) -> list[str]:
@@ -272,11 +279,64 @@ async def test_a_join_that_fails_with_the_token_in_the_librarys_message() -> Non
             async with one, server.rooms.join("room", "alice"):
                 event = await anext(ended)
                 record = next(iter(server.jobs.values()))
-            # The error object is the connector's own; what the SDK makes of it goes into logs and over the wire.
-            texts += [repr(record), record.error, *map(repr, record.history)]
+            texts += [repr(record), record.error, *map(repr, record.history), *rendered(event.error or Exception())]
     assert event.status is JobStatus.FAILED
     assert record.status == JobStatus.FAILED
     assert search(texts) == []
+
+
+# ------------------------------------------------------------------------------------------------ redaction
+
+TOKENS = st.builds(
+    lambda identity, room, secret: mint_token(
+        KEY, secret, wall=0, video={"roomJoin": True, "room": room}, identity=identity
+    ),
+    st.text(max_size=20),
+    st.text(max_size=20),
+    st.text(st.characters(codec="ascii"), min_size=32, max_size=40),
+)
+SURROUNDINGS = st.text(max_size=40) | st.from_regex(r"(?:eyJ)?[A-Za-z0-9_\-.%=&?/:\"' ]{0,40}", fullmatch=True)
+
+
+@given(SURROUNDINGS, TOKENS, SURROUNDINGS, st.integers(1, 500))
+def test_no_token_survives_whatever_surrounds_it(before: str, token: str, after: str, limit: int) -> None:
+    runs = token.split(".")
+    quoted = (before + token + after, f"{before}access_token={token}&{after}", f"{before} Bearer {token}{after}")
+    for text in quoted:
+        for clean in (redact(text), printable(text, limit), str(RoomConnectError(text)), repr(ApiError(text))):
+            for run in runs:
+                # A head of eight characters is {"alg":, {"exp" or the like in every token there is.
+                assert run not in clean
+                assert not TOKEN_RUN.search(clean)
+
+
+ERRORS = [
+    cls
+    for name in errors.__all__
+    if inspect.isclass(cls := getattr(errors, name)) and issubclass(cls, AgentError) and cls is not errors.ProtocolError
+]
+
+
+@given(st.sampled_from(ERRORS), TOKENS)
+def test_no_error_of_ours_can_be_made_to_hold_a_token(cls: type[AgentError], token: str) -> None:
+    error = cls(f"signal failure: ws error wss://h/rtc?access_token={token}", hint=f"try {token}")
+    assert search(rendered(error)) == []
+
+
+def test_arguments_in_the_wrong_order_show_nothing() -> None:
+    for arguments in ((SECRET, KEY, "ws://h"), (KEY, "ws://h", SECRET), (f"wss://{KEY}:{SECRET}@h", KEY, SECRET)):
+        with everything_logged() as texts, pytest.raises(AgentError) as caught:
+            UniversalWorker(*arguments, SimpleUniversalHandler())
+        assert search(texts + rendered(caught.value)) == []
+
+
+def test_a_program_that_ends_with_an_error_prints_no_secret(backend: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    proxy = f"http://me:{PROXY_PASSWORD}@127.0.0.1:1"
+    one = worker("wss://livekit.invalid", proxy=proxy, max_connect_failures=1)
+    with everything_logged() as texts:
+        assert livekit_agent.run(one, backend=backend) == 75
+    assert any("gave up" in text for text in texts)
+    assert search([*texts, *capfd.readouterr()]) == []
 
 
 # ------------------------------------------------------------------------------------------------ the protocol core

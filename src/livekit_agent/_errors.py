@@ -64,9 +64,9 @@ __all__ = [
 
 _DOCS = "https://livekit-agent-sdk.readthedocs.io/errors/"
 
-# A JWT is three base64url runs; the first always begins with eyJ ({" encoded).  The signature may be cut
-# off by whoever quoted it, so one dot is enough.  `Bearer x` hides tokens that are not JWTs.
-_JWT = re.compile(r"eyJ[A-Za-z0-9_\-]{5,}(?:\.[A-Za-z0-9_\-]*){0,2}")
+# A JWT is three base64url runs; the first always begins with eyJ ({" encoded).  Whoever quoted it may have cut it off
+# or set other runs before it, so any number of runs will do.  `Bearer x` hides tokens that are not JWTs.
+_JWT = re.compile(r"eyJ[A-Za-z0-9_\-]{5,}(?:\.[A-Za-z0-9_\-]*)*")
 _BEARER = re.compile(r"(?i)(bearer\s+|access_token=)[^\s\"'&,;]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -97,12 +97,13 @@ class AgentError(Exception):
     default_message = "agent error"
 
     def __init__(self, message: str = "", *, hint: str = "", code: str = "") -> None:
-        super().__init__(message or self.default_message)
-        self.hint = hint
+        # Redacted here as well: a room connector or a rooms service of somebody else's may not have.
+        super().__init__(redact(message) or self.default_message)
+        self.hint = redact(hint)
         if code:
             self.code = code
         if hint:
-            self.add_note(f"hint: {hint}")
+            self.add_note(f"hint: {self.hint}")
 
     @property
     def message(self) -> str:
