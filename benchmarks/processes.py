@@ -140,7 +140,7 @@ async def _idle(who: str, backend: str, seconds: float) -> tuple[float, float, f
 
 
 def idle(backend: str, smoke: bool) -> list[Figure]:
-    seconds = 1 if smoke else 30
+    seconds = 1 if smoke else 20
     floor = anyio.run(_idle, "raw", backend, seconds)
     ours = anyio.run(_idle, "ours", backend, seconds)
     rows = (
