@@ -41,27 +41,20 @@ from .._bounds import (
     SERVER_OUTBOX_BYTES_MAX,
     WRITE_TIMEOUT,
 )
-from .._errors import ConfigError, printable
-from .._types import JobStatus
+from .._errors import ConfigError
 from ..rooms import MemoryRooms
 from ._access import Refusal, authenticate, judge_upgrade
 from ._core import DispatchCore, Link, Order
 from ._events import (
     DispatchEvent,
     DispatchRecord,
-    JobAssigned,
-    JobEnded,
-    JobForgotten,
-    JobLost,
     JobRecord,
-    MessageTolerated,
     ParticipantRemovalDue,
-    WorkerGone,
     WorkerRecord,
-    WorkerRegistered,
 )
 from ._feed import Feed
 from ._http import BodyAhead, Ended, Fault, HttpConversation, NeedBody, NeedHead, Request, Response, Upgrade
+from ._journal import log_event
 from ._memory import memory_pipe
 from ._messages import create_room_request
 from ._rooms import Desk, RoomBook
@@ -421,7 +414,7 @@ class DispatchServer:
         pipe.wake()
 
     def _publish(self, event: DispatchEvent) -> None:
-        self._log_event(event)
+        log_event(self._log, event)
         for feed in list(self._feeds):
             feed.offer(event)
         if isinstance(event, ParticipantRemovalDue):
@@ -435,39 +428,6 @@ class DispatchServer:
                 await self._timer_due.wait()
             self._core.handle_timeout(*self._now())
             self._settle()
-
-    def _log_event(self, event: DispatchEvent) -> None:
-        """One line each for what an operator asks about; names are escaped, metadata is never shown."""
-        log = self._log
-        match event:
-            case WorkerRegistered(worker=worker):
-                log.info(
-                    "worker registered: %s, agent %r, %s jobs",
-                    worker.id,
-                    printable(worker.agent_name, 80),
-                    worker.job_type.name.lower(),
-                )
-            case WorkerGone(worker=worker):
-                log.info("worker gone: %s, %s", worker.id, printable(event.reason))
-            case JobAssigned():
-                log.info("assigned job to worker: %s, %s", event.job.id, event.worker.id)
-            case JobEnded():
-                status = JobStatus(event.status).name
-                log.info("job ended: %s, %s%s", event.job.id, status, event.error and f", {printable(event.error)}")
-            case JobForgotten():
-                log.info("job forgotten: %s, its worker's connection ended", event.job.id)
-            case JobLost(job=None, dispatch=DispatchRecord() as dispatch):
-                # A room's implicit dispatch is for nobody in particular; a named one was meant for somebody.
-                level = logging.INFO if dispatch.agent_name else logging.DEBUG
-                log.log(level, "nobody to dispatch: no worker is registered as %r", printable(dispatch.agent_name, 80))
-            case JobLost():
-                log.warning("job lost: %s, %s", event.job.id if event.job else "", event.reason)
-            case MessageTolerated():
-                log.debug(
-                    "ignored: %s from %s, %s", event.kind, event.worker_id or "a stranger", printable(event.reason)
-                )
-            case _:
-                pass
 
 
 def _credentials(api_key: str | None, api_secret: str | None, rooms: MemoryRooms | None) -> tuple[str, str]:
