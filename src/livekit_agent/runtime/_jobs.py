@@ -401,8 +401,15 @@ class JobScope:
                 self._budget = max(self._budget - (anyio.current_time() - began), 0.0)
 
     async def _run_cleanups(self) -> None:
+        """Each once.  One that is cut by the budget takes no other with it: the rest are called, in the cancelled scope."""
+        cut: BaseException | None = None
         while self._cleanups:
-            await self._call("a clean-up", self._cleanups.pop())
+            try:
+                await self._call("a clean-up", self._cleanups.pop())
+            except anyio.get_cancelled_exc_class() as exc:
+                cut = exc
+        if cut is not None:
+            raise cut
 
     async def _call_terminated(self) -> None:
         if not self._told:
