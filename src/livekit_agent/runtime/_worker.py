@@ -522,7 +522,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             wall=wall,
             serial=self._connections,
         )
-        core.set_standing(self._load, self._load >= 1.0 or self._lifecycle.refused, now)
+        core.set_standing(self._load, self._load >= 1.0, now)
         if self._draining:
             core.drain(now)
         debug = self.log if self.options.websocket_debug else None
