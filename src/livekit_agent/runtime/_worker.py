@@ -770,8 +770,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     def _refresh_standing(self) -> None:
         self._load = self._compute_load()
         if self._session is not None:
-            full = self._load >= 1.0 or self._lifecycle.refused
-            self._session.core.set_standing(self._load, full, anyio.current_time())
+            self._session.core.set_standing(self._load, self._load >= 1.0, anyio.current_time())
 
     def _compute_load(self) -> float:
         try:
