@@ -75,6 +75,7 @@ ROOM_LIFECYCLE_EVENTS_MAX = 10_000
 EARLY_STREAM_EVENTS_MAX = 256
 ROOM_REQUEST_TIMEOUT = 30.0
 DATA_PACKET_BYTES_MAX = 64_000
+NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
 NATIVE_EXIT_TIMEOUT = 2.0
 
@@ -163,6 +164,9 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("room_request", ROOM_REQUEST_TIMEOUT, "s", "RoomError", "the native library may never answer"),
     _bound("data_packet", DATA_PACKET_BYTES_MAX, "bytes", "RoomError ROOM_DATA_TOO_LARGE, nothing sent",
            "the negotiated maximum of a data channel message, topic and header included"),
+    _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
+           "data, speakers and quality are given back unseen and counted; the rest still comes in",
+           "a blocked event loop must not fill memory with packets; joins and leaves are few"),
     _bound("native_quiet", NATIVE_QUIET_TIME, "s", "the interpreter may finalise",
            "a native thread that still waits for the interpreter when it goes aborts the process"),
     _bound("native_exit", NATIVE_EXIT_TIMEOUT, "s", "the interpreter finalises all the same",

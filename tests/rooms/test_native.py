@@ -169,6 +169,35 @@ async def test_a_panic_elsewhere_does_not_end_a_living_room(native: NativeVenue)
             assert a.is_open
 
 
+async def test_a_blocked_loop_loses_data_and_no_arrival(native: NativeVenue, monkeypatch: pytest.MonkeyPatch) -> None:
+    from livekit_agent.rooms import _ffi
+
+    async def flood() -> None:
+        async with await native.join("b") as b:
+            await b.local_participant.publish_audio()  # so that the server announces it at once
+            for number in range(200):
+                await b.local_participant.publish_data(str(number))
+            await anyio.sleep(0.2)
+
+    monkeypatch.setattr(_ffi, "NATIVE_MAILBOX_EVENTS_MAX", 50)
+    async with native.open():
+        async with await native.join("a") as a:
+            heard = a.subscribe()
+            thread = threading.Thread(target=anyio.run, args=[flood])
+            thread.start()
+            thread.join(30)  # and this loop stands still meanwhile
+            told: list[events.RoomEvent] = []
+            with anyio.fail_after(PATIENCE):
+                while not told or not isinstance(told[-1], events.ParticipantLeft):
+                    told.append(await anext(heard))
+            data = [event.data for event in told if isinstance(event, events.DataReceived)]
+            assert data == [str(number).encode() for number in range(len(data))]
+            assert len(data) + _ffi.native_transport().lost_events >= 200
+            assert 0 < len(data) <= 50
+            kinds = {type(event).__name__ for event in told}
+            assert {"ParticipantJoined", "TrackPublished", "TrackUnpublished", "ParticipantLeft"} <= kinds
+
+
 def test_a_token_is_in_nothing_that_is_printed(native: NativeVenue) -> None:
     secret = token("", "a")  # a real signature, and refused
     program = f"""

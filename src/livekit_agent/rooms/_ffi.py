@@ -33,7 +33,7 @@ from typing import Any
 
 import anyio.lowlevel
 
-from .._bounds import NATIVE_EXIT_TIMEOUT, NATIVE_QUIET_TIME
+from .._bounds import NATIVE_EXIT_TIMEOUT, NATIVE_MAILBOX_EVENTS_MAX, NATIVE_QUIET_TIME
 from .._errors import RoomError, printable
 from ._mailbox import LoopHandle, Mailbox, current_loop
 from ._proto import SUPPORTED, ffi, installed_version, package_path
@@ -46,6 +46,8 @@ _log = logging.getLogger("livekit_agent.rooms")
 
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)
 _LIBRARIES = {"Linux": "liblivekit_ffi.so", "Darwin": "liblivekit_ffi.dylib", "Windows": "livekit_ffi.dll"}
+
+_LOSABLE = ("data_packet_received", "active_speakers_changed", "connection_quality_changed")
 
 # Targets of the library's log that quote tokens, and the level at which they no longer do.
 _QUOTE_TOKENS = (b"livekit_ffi::room_apis=off", b"livekit::rtc_engine=error", b"tungstenite=info")
@@ -233,6 +235,8 @@ class NativeTransport:
     def __init__(self, library: _Library, loop: LoopHandle) -> None:
         self._library = library
         self.number = library.new_number()
+        self.lost_events = 0
+        """Data, speakers and quality events given back unseen because the event loop was blocked for too long."""
         self.router = _NativeRouter(self, library)
         self._mailbox: Mailbox[ffi.FfiEvent] = Mailbox(
             self._deliver, post=loop.post, alive=loop.alive, undeliverable=self._undeliverable
@@ -259,7 +263,12 @@ class NativeTransport:
 
     def mail(self, event: ffi.FfiEvent) -> None:
         """Send an event into the loop."""
-        self._mailbox.put(event)
+        if len(self._mailbox) >= NATIVE_MAILBOX_EVENTS_MAX and _may_be_lost(event):
+            # The loop is blocked, and the library holds nothing back: its own queues have no bound that works.
+            self.lost_events += 1
+            release(self, event)
+        else:
+            self._mailbox.put(event)
 
     def sweep(self) -> None:
         """Reclaim what was sent to a loop that was closed before it ran."""
@@ -326,6 +335,10 @@ class _NativeRouter(Router):
     def _retire(self) -> None:
         if self.idle:
             self._library.unregister(self._owner)
+
+
+def _may_be_lost(event: ffi.FfiEvent) -> bool:
+    return event.HasField("room_event") and event.room_event.WhichOneof("message") in _LOSABLE
 
 
 _transport: anyio.lowlevel.RunVar[NativeTransport] = anyio.lowlevel.RunVar("livekit_agent_native_transport")

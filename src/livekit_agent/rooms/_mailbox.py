@@ -59,6 +59,10 @@ class Mailbox(Generic[T]):
         self._waiting: deque[T] = deque()
         self._armed = False
 
+    def __len__(self) -> int:
+        """How many items wait."""
+        return len(self._waiting)
+
     def put(self, item: T) -> None:
         """Send an item.  When the loop is gone, it and whatever still waits go to ``undeliverable`` at once."""
         self._waiting.append(item)

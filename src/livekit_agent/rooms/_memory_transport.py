@@ -3,6 +3,11 @@
 The order of events is the one observed on a real livekit-server 1.13.5 through the real library.  Requests change the
 ledger at once; every event goes through the connection's mailbox, so nothing is ever delivered inside a request, and
 what one connection hears keeps its order.
+
+What a real server does and this does not: it holds the news of a participant that publishes nothing back for up to
+3 s (here it comes at once); it carries media (here a subscribed track is silent and no stream can be opened); a
+connection that is interrupted gets its data later (here at once); a full reconnect gives participants and tracks new
+ids (here every reconnect is a resume).
 """
 
 from __future__ import annotations
