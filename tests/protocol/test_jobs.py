@@ -357,6 +357,15 @@ def test_an_answer_to_a_job_the_server_knows(stage: JobStage, available: bool) -
     assert type(event).__name__ == ("AvailabilityReceived" if stage is JobStage.OFFERED else "MessageSkipped")
 
 
+def test_terminate_wins_over_available() -> None:
+    two = server_with(JobStage.OFFERED)
+    two.server.receive_data(_masked(pair.answer("AJ_1", available=True, terminate=True)), 0.0)
+    (event,) = two.server.events()
+    assert event.terminate  # type: ignore[attr-defined]
+    with pytest.raises(LocalProtocolError):
+        two.server.assign(pair.job(), "t", 0.0)
+
+
 @pytest.mark.parametrize("stage", SERVED, ids=lambda s: s.name)
 @pytest.mark.parametrize("status", [0, 1, 2, 3, 4, 99])
 def test_a_status_of_a_job_the_server_knows(stage: JobStage, status: int) -> None:
