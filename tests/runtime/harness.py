@@ -1,7 +1,7 @@
 """A scripted server, rooms in memory, a worker between them, and one story of what happened.
 
-``Gateway`` is the server's end: it speaks through the project's own protocol core over streams in memory, and keeps every
-message it hears, in order, over all connections, with the (virtual) time.  By default it is polite; ``plan`` says how
+``Gateway`` is the server's end: it speaks through the project's own protocol core over streams in memory, and keeps
+every message it hears, in order, over all connections, with the (virtual) time.  It is polite unless ``plan`` says how
 the next connections go instead.  ``World`` puts a worker between a gateway and :class:`MemoryRooms` and writes down
 what wire, rooms and handler do in one list, ``story``, so that a test can compare an order of things with a list.
 

@@ -339,7 +339,7 @@ class JobScope:
             self._interrupt = interrupt
         reason = self._reason
         if anyio.current_effective_deadline() > -math.inf:
-            # Nobody around us is cancelled.  What came was a bare Task.cancel() (asyncio), and that is this job's alone.
+            # Nobody around us is cancelled: what came was a bare Task.cancel() (asyncio), and is this job's alone.
             foreign, cancelled = cancelled, None
             if foreign is not None and reason is None and not self._scope.cancel_called:
                 reason = CancelReason.TASK_CANCELLED
