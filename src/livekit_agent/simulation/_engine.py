@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ._checkers import CHECKERS, Checker, Violation
+from ..runtime._outcome import only_leaf
+from ._checkers import CHECKERS, Checker, Jury, Violation
 from ._goals import reached
 from ._runtime import run_virtual
 from ._scenario import Scenario
+from ._shields import watched_shields
 from ._trace import Trace
 from ._world import World
 
@@ -33,27 +36,36 @@ class Verdict:
     """How often each invariant was evaluated."""
     goals: frozenset[str] = frozenset()
     trace: Trace = field(default_factory=Trace, repr=False)
+    crash: str = field(default="", repr=False)
+    """The traceback of what came out of the run; empty when it came to its end."""
 
 
 def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence[type[Checker]] = CHECKERS) -> Verdict:
     """Live through a scenario and judge it."""
     trace = Trace()
-    judges = [checker(scenario) for checker in checkers]
-    for judge in judges:
-        trace.observe(judge.see)
+    jury = Jury(scenario, checkers)
+    trace.observe(jury.see)
     world = World(scenario, trace)
-    run_virtual(world.run, backend=backend, seed=scenario.scheduler_seed, on_step=trace.step)
-    for judge in judges:
-        judge.finish()
+    crash = ""
+    try:
+        with watched_shields(backend, world.on_shield):
+            run_virtual(world.run, backend=backend, seed=scenario.scheduler_seed, on_step=trace.step)
+    except Exception as exc:
+        # The search's boundary: whatever came out of the run is a finding, not the end of the search.
+        crash = "".join(traceback.format_exception(exc))
+        last = trace.notes[-1].t if trace.notes else 0.0
+        trace.note(last, "world", "crash", type(exc).__name__, "", text=only_leaf(exc).__class__.__name__)
+    jury.finish()
     return Verdict(
         scenario=scenario,
         backend=backend,
         digest=trace.digest(),
         seconds=trace.notes[-1].t,
-        jobs=sum(1 for n in trace.notes if n.what == "hear" and n.kind == "assignment"),
+        jobs=sum(1 for n in trace.notes if n.what == "stage" and n.kind == "assign"),
         faults=sum(1 for n in trace.notes if n.what == "fault"),
-        violations=tuple(v for judge in judges for v in judge.violations),
-        evaluated={judge.name: judge.evaluated for judge in judges},
+        violations=tuple(jury.violations),
+        evaluated={judge.name: judge.evaluated for judge in jury.checkers},
         goals=frozenset(reached(trace.notes)),
         trace=trace,
+        crash=crash,
     )

@@ -8,15 +8,17 @@ that takes a millisecond.
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import anyio
 
 from .._errors import RoomError
-from ._network import is_assignment
+from ._frames import is_assignment
 from ._scenario import FAULT_KINDS, Fault
 from ._trace import Note
 
@@ -28,6 +30,14 @@ __all__ = ["FaultDriver"]
 
 _HTTP_ERRORS = (404, 429, 503)
 _AUTH_ERRORS = (401, 403)
+
+#: What a newer server might say, as payloads of ServerMessage: each must be skipped.
+_UNKNOWN: Mapping[str, bytes] = {
+    "empty": b"",
+    "unknown variant": b"\x7a\x00",
+    "unknown field": b"\x22\x03\xf8\x7f\x01",
+    "offer of an unknown type": b"\x12\x0b\x0a\x09\x0a\x05AJ_no\x10\x09",
+}
 
 
 class FaultDriver:
@@ -50,7 +60,7 @@ class FaultDriver:
             if fault.when:
                 self._waiting.append(fault)
             else:
-                self._strike(fault)
+                self.strike(fault)
 
     def heal(self) -> None:
         """End everything: conditions are good again, stalls are over, scripted joins are forgotten."""
@@ -59,7 +69,8 @@ class FaultDriver:
         world.conditions.latency = (0.0, 0.002)
         world.conditions.dribble = False
         for seat in world.seats:
-            seat.refuse_until = seat.hang_until = seat.status_until = world.now()
+            seat.refuse_until = seat.hang_until = world.now()
+            seat.status_until = math.inf if seat.barred else world.now()
             seat.skew = 0.0
             seat.on_dial.clear()
             if seat.connection is not None:
@@ -77,9 +88,10 @@ class FaultDriver:
             seat = self._seat(fault)
             if note.who.removeprefix("s:").startswith(f"w{seat.index}.") and fault.when in seat.states():
                 self._waiting.remove(fault)
-                self._strike(fault)
+                self.strike(fault)
 
-    def _strike(self, fault: Fault) -> None:
+    def strike(self, fault: Fault) -> None:
+        """Apply a fault now."""
         states = self._seat(fault).states()
         method: Callable[[Fault], bool] = getattr(self, f"_{fault.kind}")
         if method(fault):
@@ -90,6 +102,7 @@ class FaultDriver:
         key = id(fault)
         if key not in self._counted:
             self._counted[key] = None
+            self._world.faults += 1
             self._world.note("world", "fault", fault.kind, "", target=fault.target, states=states)
 
     def _seat(self, fault: Fault) -> Seat:
@@ -141,7 +154,14 @@ class FaultDriver:
         connection = self._connection(fault)
         if connection is None:
             return False
-        (connection.up if fault.value % 2 else connection.down).end()
+        connection.half_close(up=bool(fault.value % 2))
+        return True
+
+    def _choke(self, fault: Fault) -> bool:
+        connection = self._connection(fault)
+        if connection is None:
+            return False
+        connection.choke(fault.seconds, self._world.now())
         return True
 
     def _reset(self, fault: Fault) -> bool:
@@ -172,6 +192,11 @@ class FaultDriver:
         return self._refuse_upgrade(fault, _HTTP_ERRORS[fault.value % len(_HTTP_ERRORS)])
 
     def _unauthorized(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        if fault.value % 4 == 0 and seat.given:
+            # Refused for good.  Only once it has had a job: each type must have one.
+            seat.barred = True
+            fault = replace(fault, seconds=math.inf)
         return self._refuse_upgrade(fault, _AUTH_ERRORS[fault.value % len(_AUTH_ERRORS)])
 
     def _refuse_upgrade(self, fault: Fault, status: int) -> bool:
@@ -204,13 +229,27 @@ class FaultDriver:
         return seat.worker is not None
 
     def _garbage(self, fault: Fault) -> bool:
-        connection = self._connection(fault)
-        if connection is None:
-            return False
         rng = random.Random(f"garbage:{fault.value}")
-        body = rng.randbytes(rng.randint(0, 40))
+        body = rng.randbytes(rng.randint(1, 40))
         # Mostly whole binary frames that hold nonsense; sometimes a broken frame header.
-        return connection.inject(bytes([0x82, len(body)]) + body if fault.value % 4 else b"\xff" + body)
+        frame = bytes([0x82, len(body)]) + body if fault.value % 4 else b"\xff" + body
+        return self._inject(fault, "garbage", frame, harmless=False)
+
+    def _unknown_message(self, fault: Fault) -> bool:
+        name = tuple(_UNKNOWN)[fault.value % len(_UNKNOWN)]
+        body = _UNKNOWN[name]
+        return self._inject(fault, name, bytes([0x82, len(body)]) + body, harmless=True)
+
+    def _stray_assignment(self, fault: Fault) -> bool:
+        frame = self._world.assignment
+        return bool(frame) and self._inject(fault, "assignment", frame, harmless=False)
+
+    def _inject(self, fault: Fault, kind: str, frame: bytes, *, harmless: bool) -> bool:
+        connection = self._connection(fault)
+        if connection is None or not connection.inject(frame):
+            return False
+        self._world.note("net", "inject", kind, "", connection=connection.label, harmless=harmless)
+        return True
 
     def _double_assignment(self, fault: Fault) -> bool:
         def edit(frames: list[bytes]) -> list[bytes] | None:
@@ -268,7 +307,23 @@ class FaultDriver:
         if seat.worker is None or seat.worker.draining:
             return False
         seat.pause = fault.seconds
-        self._world.stop(seat)
+        self._world.stop(seat, self._tie(seat) if fault.value % 3 == 0 else None)
+        return True
+
+    def _tie(self, seat: Seat) -> float | None:
+        """A time-out whose deadline is the very instant at which a job of the worker ends by itself."""
+        now = self._world.now()
+        for index, end in self._world.ends.values():
+            timeout = end - now
+            if index == seat.index and timeout > 0 and now + timeout == end:
+                return timeout
+        return None
+
+    def _stop_again(self, fault: Fault) -> bool:
+        seat = self._seat(fault)
+        if seat.worker is None or not seat.worker.draining:
+            return False
+        self._world.stop(seat, (0.0, 0.5, 3.0, 60.0)[fault.value % 4])
         return True
 
     def _cancel(self, fault: Fault) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
-from ._scenario import FAULT_KINDS, STATES
+from ._history import History
+from ._scenario import FAULT_KINDS, STATES, Scenario
 from ._trace import Note
 
 __all__ = ["GOALS", "reached"]
@@ -14,42 +16,130 @@ _PAIRED = ("reset", "restart", "hang")
 #: Every goal.  A goal is reached when ``reached`` yields it.
 GOALS: tuple[str, ...] = (
     *(f"fault: {kind}" for kind in FAULT_KINDS),
-    # A worker in backoff has no connection that could be reset or hang.
-    *(f"{kind} while {state}" for kind in _PAIRED for state in STATES if state != "backoff" or kind == "restart"),
+    # A worker in backoff has no connection that could be reset or hang: there the connect meets with it.
+    *(f"{kind} while {state}" for kind in _PAIRED for state in STATES),
     "a status was lost and sent again",
     "two ends at one instant",
+    "a job ended exactly at its time-out",
+    "a job ended exactly at the drain's deadline",
+    "a job ended as its connection was lost",
+    "a job was terminated while joining",
+    "a job ended while there was no connection",
+    "a job outlived two connections",
     "a job was stuck",
+    "a clean-up was cut",
     "a drain ended by itself",
     "a drain cut a job",
+    "a stop was shortened",
+    "a stop could not be lengthened",
+    "a worker was cancelled with jobs running",
+    "a worker ended over a refused token",
     "an assignment was refused",
+    "an accepted offer lapsed",
+    "an offer was declined in flight by a stop",
+    "a worker was full",
+    "a last status stayed unproven",
 )
 
 
-def reached(notes: Sequence[Note]) -> Iterator[str]:
+def reached(notes: Sequence[Note], scenario: Scenario | None = None) -> Iterator[str]:
     """The goals that a run reached, some more than once."""
-    finals: dict[str, str] = {}
+    history = History(scenario or Scenario(seed=0, scheduler_seed=0))
+    lost_at = -1.0
     last_end: Note | None = None
     for note in notes:
+        history.see(note)
         if note.what == "fault":
-            yield f"fault: {note.kind}"
-            states = note.data.get("states")
-            if note.kind in _PAIRED and isinstance(states, tuple):
-                for state in states:
-                    yield f"{note.kind} while {state}"
-        elif note.what == "say" and note.kind == "job_status" and note.data["status"] in ("SUCCESS", "FAILED"):
-            if finals.get(note.job, note.who) != note.who:
-                yield "a status was lost and sent again"
-            finals[note.job] = note.who
-            if "had not accepted" in str(note.data["error"]):
-                yield "an assignment was refused"
+            yield from _of_fault(note)
+        elif note.what == "say":
+            yield from _of_say(note, history)
+        elif note.what == "closed" and not note.who.startswith("s:"):
+            lost_at = note.t
         elif note.what == "handler" and note.kind in ("returned", "raised", "cancelled"):
-            if last_end is not None and last_end.t == note.t and last_end.job != note.job:
-                yield "two ends at one instant"
+            yield from _of_end(note, history, last_end)
+            if lost_at == note.t:
+                yield "a job ended as its connection was lost"
             last_end = note
         elif note.what == "worker" and note.kind == "ended":
-            if note.data["stuck"]:
-                yield "a job was stuck"
-            if note.data["drained"]:
-                yield "a drain ended by itself"
-            if note.data["cut"]:
-                yield "a drain cut a job"
+            yield from _of_worker_end(note, history)
+        elif note.what in ("stage", "event", "worker", "hear"):
+            yield from _of_state(note, history)
+
+
+def _of_fault(note: Note) -> Iterator[str]:
+    yield f"fault: {note.kind}"
+    states = note.data.get("states")
+    paired = {"hang_connect": "hang", "refuse_connect": "reset"}.get(note.kind, note.kind)
+    if paired in _PAIRED and isinstance(states, tuple):
+        for state in states:
+            if paired == note.kind or state == "backoff":
+                yield f"{paired} while {state}"
+
+
+def _of_say(note: Note, history: History) -> Iterator[str]:
+    if note.kind == "job_status" and note.data["status"] != "RUNNING":
+        job = history.job(note)
+        if len({said.who for said in job.said if said.data["status"] != "RUNNING"}) > 1:
+            yield "a status was lost and sent again"
+        if "had not accepted" in str(note.data["error"]):
+            yield "an assignment was refused"
+    elif note.kind == "worker_status" and note.data["full"] and not note.data["draining"]:
+        yield "a worker was full"
+    elif note.kind == "answer" and not note.data["yes"]:
+        life = history.life(note.who)
+        if any(when == note.t for when, _ in life.stops):
+            yield "an offer was declined in flight by a stop"
+
+
+def _of_end(note: Note, history: History, last: Note | None) -> Iterator[str]:
+    if last is not None and last.t == note.t and last.job != note.job:
+        yield "two ends at one instant"
+    job = history.job(note)
+    life = job.life
+    if note.kind == "returned":
+        timeout = life.plan.get("job_timeout")
+        if timeout is not None and job.assigned_at is not None and note.t == job.assigned_at + timeout:
+            yield "a job ended exactly at its time-out"
+        if note.t == life.drain_deadline:
+            yield "a job ended exactly at the drain's deadline"
+    connection = life.connection
+    if connection is None or connection.closed_at is not None:
+        yield "a job ended while there was no connection"
+    since = job.started[0] if job.started else math.inf
+    lost = [c for c in history.connections.values() if c.life is life and c.closed_at and since < c.closed_at <= note.t]
+    if len(lost) > 1:
+        yield "a job outlived two connections"
+
+
+def _of_worker_end(note: Note, history: History) -> Iterator[str]:
+    for name, goal in (
+        ("stuck", "a job was stuck"),
+        ("drained", "a drain ended by itself"),
+        ("cut", "a drain cut a job"),
+        ("unproven", "a last status stayed unproven"),
+    ):
+        if note.data.get(name):
+            yield goal
+    if note.data["error"] == "AuthenticationError":
+        yield "a worker ended over a refused token"
+
+
+def _of_state(note: Note, history: History) -> Iterator[str]:
+    life = history.life(note.who)
+    if note.what == "stage" and note.kind == "terminate":
+        job = history.job(note)
+        if job.run_at is None:
+            yield "a job was terminated while joining"
+    elif note.what == "stage" and note.kind in ("expire", "lost") and note.data["now"] == "lapsed":
+        if history.job(note).yes_at is not None:
+            yield "an accepted offer lapsed"
+    elif note.what == "event" and note.kind == "job_ended":
+        job = history.job(note)
+        if 2 in job.cleanups and 2 not in job.cleaned:
+            yield "a clean-up was cut"
+    elif note.what == "worker" and note.kind == "stop" and len(life.stops) > 1:
+        *before, (when, timeout) = life.stops
+        earliest = min(began + wait for began, wait in before)
+        yield "a stop was shortened" if when + timeout < earliest else "a stop could not be lengthened"
+    elif note.what == "worker" and note.kind == "cancel" and any(job.running for job in life.jobs.values()):
+        yield "a worker was cancelled with jobs running"

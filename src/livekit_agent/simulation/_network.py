@@ -19,12 +19,9 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
 
-from .._bounds import KIB
+from ._frames import WINDOW, FrameReader, split_frames
 
 __all__ = ["Conditions", "Line", "SimConnection", "sim_pipe"]
-
-#: Bytes that may be on their way in one direction before ``send`` waits: a socket buffer.
-WINDOW = 64 * KIB
 
 
 class Conditions:
@@ -46,10 +43,13 @@ class Line:
         self._conditions = conditions
         self._queue: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
+        self.peak = 0
+        """The most bytes that were ever on their way."""
         self._last_arrival = -math.inf
         self._stalled_until = -math.inf
+        self._choked_until = -math.inf
         self.ended = False
-        """The sender will send no more."""
+        """Nothing more will come: the sender said so, or a fault did in its place."""
         self.broken = False
         """Reset: nothing can be sent or received any more."""
         self.deaf = False
@@ -59,7 +59,7 @@ class Line:
     @property
     def full(self) -> bool:
         """Whether a sender has to wait."""
-        return self._bytes >= WINDOW
+        return self._bytes >= WINDOW or self._conditions.now() < self._choked_until
 
     @property
     def idle(self) -> bool:
@@ -67,8 +67,10 @@ class Line:
         return not self._queue
 
     def put(self, data: bytes, delay: float = 0.0) -> None:
-        """Send bytes off."""
+        """Send bytes off; what follows an end that a fault made is lost on the way."""
         conditions = self._conditions
+        if self.ended:
+            return
         while data:
             size = conditions.rng.randint(1, 5) if conditions.dribble and len(data) < 4096 else len(data)
             piece, data = data[:size], data[size:]
@@ -76,6 +78,7 @@ class Line:
             self._last_arrival = max(self._last_arrival, arrival)
             self._queue.append((self._last_arrival, piece))
             self._bytes += len(piece)
+        self.peak = max(self.peak, self._bytes)
         self.change()
 
     def take(self, max_bytes: int) -> bytes:
@@ -101,6 +104,12 @@ class Line:
         with anyio.CancelScope(deadline=self._due_at()):
             await self._changed.wait()
 
+    async def wait_room(self) -> None:
+        """Wait until there may be room again."""
+        deadline = self._choked_until if self._conditions.now() < self._choked_until else math.inf
+        with anyio.CancelScope(deadline=deadline):
+            await self._changed.wait()
+
     def change(self) -> None:
         """Wake whoever waits."""
         self._changed.set()
@@ -113,9 +122,13 @@ class Line:
         self._stalled_until = max(self._stalled_until, until)
         self.change()
 
+    def choke(self, until: float) -> None:
+        """Take nothing more before ``until``: the peer does not read, and all buffers are full."""
+        self._choked_until = max(self._choked_until, until)
+
     def heal(self) -> None:
-        """End a stall."""
-        self._stalled_until = -math.inf
+        """End a stall and a choke."""
+        self._stalled_until = self._choked_until = -math.inf
         self.change()
 
     def end(self) -> None:
@@ -147,6 +160,7 @@ class _SimStream(ByteStream):
         self._incoming = incoming
         self._server = server
         self._closed = False
+        self._eof_sent = False
         self._sending = anyio.ResourceGuard("sending to")
         self._receiving = anyio.ResourceGuard("receiving from")
 
@@ -155,13 +169,13 @@ class _SimStream(ByteStream):
             await anyio.lowlevel.checkpoint()
             self._check()
             while self._outgoing.full:
-                await self._outgoing.wait()
+                await self._outgoing.wait_room()
                 self._check()
             if item:
                 self._connection.transmit(self._outgoing, bytes(item), server=self._server)
 
     def _check(self) -> None:
-        if self._closed or (self._outgoing.ended and not self._outgoing.broken):
+        if self._closed or self._eof_sent:
             raise anyio.ClosedResourceError
         if self._outgoing.broken or self._outgoing.deaf:
             raise anyio.BrokenResourceError
@@ -174,7 +188,7 @@ class _SimStream(ByteStream):
                 if self._closed:
                     raise anyio.ClosedResourceError
                 if data := line.take(max_bytes):
-                    self._connection.delivered(len(data), server=self._server)
+                    self._connection.delivered(data, server=self._server)
                     return data
                 if line.broken:
                     raise anyio.BrokenResourceError
@@ -187,6 +201,7 @@ class _SimStream(ByteStream):
             await anyio.lowlevel.checkpoint()
             if self._closed:
                 raise anyio.ClosedResourceError
+            self._eof_sent = True
             self._outgoing.end()
 
     async def aclose(self) -> None:
@@ -195,7 +210,7 @@ class _SimStream(ByteStream):
             self._outgoing.end()
             self._incoming.deaf = True
             self._incoming.change()
-            self._connection.closed()
+            self._connection.closed(server=self._server)
         await anyio.lowlevel.checkpoint()
 
 
@@ -207,16 +222,31 @@ class SimConnection:
         label: str,
         conditions: Conditions,
         *,
-        on_delivery: Callable[[str, str, int], None] | None = None,
+        on_delivery: Callable[[SimConnection, str, int, tuple[str, ...]], None] | None = None,
+        on_frame: Callable[[SimConnection, str, str], None] | None = None,
+        on_fault: Callable[[SimConnection, str, float], None] | None = None,
+        on_leave: Callable[[SimConnection, str], None] | None = None,
         on_close: Callable[[SimConnection], None] | None = None,
     ) -> None:
+        """``on_delivery``: told (connection, ``up`` or ``down``, size, kinds of what is complete).  ``on_frame``: told
+        (connection, end, kind) of each control frame that an end sends, and of every frame behind its Close.
+        ``on_fault``: told (connection, what, for how long) breaks it.  ``on_leave``: told (connection, end) that an end was
+        closed; ``on_close``: both are."""
         self.label = label
         self.up, self.down = Line(conditions), Line(conditions)
         """From the worker, and from the server."""
         self.open = True
         self._rng = conditions.rng
         self._on_delivery = on_delivery
+        self._on_frame = on_frame
+        self._on_fault = on_fault
+        self._on_leave = on_leave
         self._on_close = on_close
+        # What each end sends, and what arrives: a fault may lie between.
+        self._sent = {end: FrameReader(server=end) for end in (False, True)}
+        self._arrived = {end: FrameReader(server=end) for end in (False, True)}
+        self._closes = {False: False, True: False}
+        self._open_ends = 2
         self._edits: list[Callable[[list[bytes]], list[bytes] | None]] = []
         self._talking = False  # the 101 has passed: what follows from the server is frames
         self.client: ByteStream = _SimStream(self, self.up, self.down, server=False)
@@ -224,6 +254,8 @@ class SimConnection:
 
     def transmit(self, line: Line, data: bytes, *, server: bool) -> None:
         """Put what an end sends on its line; server frames pass the armed edits."""
+        if self._on_frame is not None:
+            self._tell_frames(self._sent[server].feed(data), server=server)
         if not server:
             line.put(data)
             return
@@ -240,24 +272,54 @@ class SimConnection:
             data = b"".join(frames)
         line.put(data)
 
-    def delivered(self, size: int, *, server: bool) -> None:
+    def _tell_frames(self, kinds: tuple[str, ...], *, server: bool) -> None:
+        assert self._on_frame is not None
+        for kind in kinds:
+            if kind in ("close", "ping", "pong", "open") or self._closes[server]:
+                self._on_frame(self, f"s:{self.label}" if server else self.label, kind)
+            self._closes[server] |= kind == "close"
+
+    def delivered(self, data: bytes, *, server: bool) -> None:
         """An end has received bytes."""
         if self._on_delivery is not None:
-            self._on_delivery(self.label, "up" if server else "down", size)
+            kinds = self._arrived[not server].feed(data)
+            self._on_delivery(self, "up" if server else "down", len(data), kinds)
 
-    def closed(self) -> None:
+    def closed(self, *, server: bool) -> None:
         """An end was closed."""
-        if self.open:
-            self.open = False
-            if self._on_close is not None:
-                self._on_close(self)
+        self.open = False
+        self._open_ends -= 1
+        if self._on_leave is not None:
+            self._on_leave(self, f"s:{self.label}" if server else self.label)
+        if self._open_ends == 0 and self._on_close is not None:
+            self._on_close(self)
+
+    def _struck(self, how: str, seconds: float = 0.0) -> None:
+        if self._on_fault is not None:
+            self._on_fault(self, how, seconds)
+
+    @property
+    def request_head(self) -> bytes:
+        """The worker's upgrade request."""
+        return self._sent[False].head
 
     # ------------------------------------------------------------------------------------ faults
 
     def reset(self) -> None:
         """Break both directions, part of the bytes on their way delivered."""
+        self._struck("reset")
         for line in (self.up, self.down):
             line.reset(self._rng.randint(0, 60))
+
+    def half_close(self, *, up: bool) -> None:
+        """End one direction."""
+        self._struck("half_close")
+        (self.up if up else self.down).end()
+
+    def choke(self, seconds: float, now: float) -> None:
+        """Have the worker's writes block: the server reads nothing, and all buffers between are full."""
+        self._struck("choke", seconds)
+        self.up.choke(now + seconds)
 
     def inject(self, data: bytes) -> bool:
         """Have the worker receive bytes that the server did not send, between two of its frames."""
@@ -275,29 +337,3 @@ def sim_pipe(conditions: Conditions) -> tuple[ByteStream, ByteStream]:
     """Two connected ends, for tests of the streams themselves."""
     connection = SimConnection("pipe", conditions)
     return connection.client, connection.server
-
-
-def split_frames(data: bytes) -> list[bytes] | None:
-    """A server's bytes as whole, unmasked frames; None if they are not that."""
-    frames: list[bytes] = []
-    position = 0
-    while position < len(data):
-        if len(data) - position < 2:
-            return None
-        length, header = data[position + 1] & 0x7F, 2
-        if length == 126:
-            length, header = int.from_bytes(data[position + 2 : position + 4], "big"), 4
-        elif length == 127:
-            length, header = int.from_bytes(data[position + 2 : position + 10], "big"), 10
-        end = position + header + length
-        if end > len(data):
-            return None
-        frames.append(data[position:end])
-        position = end
-    return frames
-
-
-def is_assignment(frame: bytes) -> bool:
-    """Whether a server frame holds a JobAssignment (field 3 of ServerMessage)."""
-    header = {126: 4, 127: 10}.get(frame[1] & 0x7F, 2)
-    return len(frame) > header and frame[header] >> 3 == 3

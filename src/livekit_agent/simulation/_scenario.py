@@ -18,10 +18,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
-__all__ = ["FAULT_KINDS", "Fault", "JobPlan", "Scenario", "WorkerPlan", "generate"]
+__all__ = ["DOINGS", "FAULT_KINDS", "Fault", "JobPlan", "Scenario", "WorkerPlan", "draw_fault", "draw_job", "generate"]
 
 CHAOS_SECONDS = 120.0
 """Virtual seconds of chaos, at least."""
+
+JOBS_MIN, FAULTS_MIN = 8, 3
+"""What a seed has at least: jobs that a worker was given, of all types, and faults that took effect."""
 
 STATES = (
     "registering",
@@ -36,6 +39,22 @@ STATES = (
 """What may be going on at a worker, for faults that wait for it and goals that count it."""
 
 TYPES = ("room", "participant", "publisher")
+
+#: What a job's handler may do, and how often (_actor.py has a method for each).
+DOINGS: Mapping[str, int] = {
+    "return": 40,
+    "raise": 10,
+    "group": 4,
+    "hang": 26,
+    "shield": 4,
+    "stuck": 3,
+    "swallow": 5,
+    "shutdown": 4,
+    "cancel": 3,
+    "checkpoints": 3,
+}
+REQUESTS: Mapping[str, int] = {"accept": 82, "slow": 8, "never": 3, "raise": 3, "decline": 2, "reject": 2}
+"""How an offer is answered, and how often."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +88,10 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
         _kind("hang_connect", "connects get no answer", (2, 15)),
         _kind("http_error", "the upgrade is answered 404, 429 or 503", (2, 12)),
         _kind("unauthorized", "the upgrade is answered 401 or 403", (0.5, 6), 1),
+        _kind("choke", "the server does not read, so that the worker's writes block", (1, 14)),
         _kind("garbage", "a frame of random bytes reaches the worker"),
+        _kind("unknown_message", "a message of a newer protocol, or an empty one, reaches the worker"),
+        _kind("stray_assignment", "a job is assigned that the worker has not accepted, or not on this connection"),
         _kind("late_pong", "the server's frames arrive half a minute late", (31, 34), 1),
         _kind("double_assignment", "the next assignment arrives twice"),
         _kind("reordered_assignment", "the next assignment arrives after what follows it"),
@@ -78,6 +100,7 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
         _kind("go_away", "the server asks a worker to connect elsewhere", on="server"),
         _kind("delete_dispatch", "a dispatch is deleted under its job", weight=3, on="server"),
         _kind("drain", "a worker is stopped and comes back", (0.5, 10), 3, on="worker"),
+        _kind("stop_again", "a worker that drains is told to stop once more, sooner or later", on="worker"),
         _kind("cancel", "a worker's start() is cancelled and it comes back", (0.5, 10), 2, on="worker"),
         _kind("join_refused", "the next join of an agent is refused", on="room"),
         _kind("join_hangs", "the next join of an agent is not answered", on="room"),
@@ -114,7 +137,7 @@ class JobPlan:
     request: str = "accept"
     """accept, slow, never, raise, decline or reject."""
     do: str = "return"
-    """return, raise, hang, shield, stuck, swallow or shutdown."""
+    """One of ``DOINGS``."""
     seconds: float = 1.0
     children: int = 0
     cleanup: float = 0.0
@@ -143,6 +166,10 @@ class Scenario:
     seed: int
     scheduler_seed: int
     chaos_seconds: float = CHAOS_SECONDS
+    jobs_min: int = 0
+    """Chaos goes on, with further jobs, until so many were given to workers, some of each type."""
+    faults_min: int = 0
+    """Chaos goes on, with further faults, until so many took effect."""
     workers: tuple[WorkerPlan, ...] = ()
     jobs: tuple[JobPlan, ...] = ()
     faults: tuple[Fault, ...] = ()
@@ -168,6 +195,8 @@ class Scenario:
 
     def smaller(self) -> Iterator[Scenario]:
         """Simpler scenarios, the boldest first: without half the faults or jobs, without one, with a plainer job."""
+        if self.jobs_min or self.faults_min:
+            yield replace(self, jobs_min=0, faults_min=0)
         for name in ("faults", "jobs"):
             items: tuple[Any, ...] = getattr(self, name)
             half = len(items) // 2
@@ -204,8 +233,10 @@ def generate(seed: int, *, kinds: tuple[str, ...] | None = None, chaos_seconds: 
         seed=seed,
         scheduler_seed=rng("scheduler").getrandbits(32),
         chaos_seconds=chaos_seconds,
+        jobs_min=JOBS_MIN,
+        faults_min=FAULTS_MIN,
         workers=workers,
-        jobs=_draw_jobs(rng("jobs"), chaos_seconds),
+        jobs=_draw_jobs(rng("jobs"), chaos_seconds, workers),
         faults=_draw_faults(rng("faults"), kinds or tuple(FAULT_KINDS), chaos_seconds),
     )
 
@@ -229,7 +260,7 @@ def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
     )
 
 
-def _draw_jobs(rng: random.Random, chaos: float) -> tuple[JobPlan, ...]:
+def _draw_jobs(rng: random.Random, chaos: float, workers: tuple[WorkerPlan, ...]) -> tuple[JobPlan, ...]:
     """At least eight jobs of all three types, some in bursts at one instant."""
     jobs: list[JobPlan] = []
     count = rng.randint(8, 14)
@@ -238,19 +269,23 @@ def _draw_jobs(rng: random.Random, chaos: float) -> tuple[JobPlan, ...]:
         burst = rng.choice((1, 1, 1, 2, 4))
         for _ in range(min(burst, count - len(jobs))):
             kind = TYPES[len(jobs) % 3]
-            jobs.append(_draw_job(rng, at, kind, f"room-{len(jobs) if rng.random() < 0.7 else rng.randint(0, 3)}"))
+            room = f"room-{len(jobs) if rng.random() < 0.7 else rng.randint(0, 3)}"
+            limits = [worker.job_timeout for worker in workers if worker.type == kind and worker.job_timeout]
+            job = draw_job(rng, at, kind, room)
+            if limits and rng.random() < 0.3:
+                job = replace(job, do="return", seconds=limits[0])  # a tie: it ends exactly at its deadline
+            jobs.append(job)
     return tuple(sorted(jobs, key=lambda job: job.at))
 
 
-def _draw_job(rng: random.Random, at: float, kind: str, room: str) -> JobPlan:
+def draw_job(rng: random.Random, at: float, kind: str, room: str) -> JobPlan:
+    """A job of a type, in a room."""
     return JobPlan(
         at=at,
         type=kind,
         room=room,
-        request=rng.choices(("accept", "slow", "never", "raise", "decline", "reject"), (80, 8, 3, 3, 3, 3))[0],
-        do=rng.choices(("return", "raise", "hang", "shield", "stuck", "swallow", "shutdown"), (40, 12, 28, 5, 3, 6, 6))[
-            0
-        ],
+        request=rng.choices(tuple(REQUESTS), tuple(REQUESTS.values()))[0],
+        do=rng.choices(tuple(DOINGS), tuple(DOINGS.values()))[0],
         seconds=rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 5), rng.uniform(0, 30))),
         children=rng.choice((0, 0, 1, 3)),
         cleanup=rng.choice((0.0, 0.0, 0.5, 4.0)),
@@ -262,15 +297,23 @@ def _draw_faults(rng: random.Random, kinds: tuple[str, ...], chaos: float) -> tu
     weights = [FAULT_KINDS[kind].weight for kind in on]
     faults: list[Fault] = []
     for kind in rng.choices(on, weights, k=rng.randint(8, 18)):
-        low, high = FAULT_KINDS[kind].span
-        faults.append(
-            Fault(
-                at=round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3))),
-                kind=kind,
-                target=rng.randrange(8),
-                seconds=round(rng.uniform(low, high), 3),
-                when=rng.choice(STATES) if rng.random() < 0.5 else "",
-                value=rng.getrandbits(16),
-            )
-        )
+        faults.append(draw_fault(rng, kind, round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3)))))
     return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+#: Faults that mean nothing but in one state.
+_ONLY_WHEN: Mapping[str, str] = {"stop_again": "draining"}
+
+
+def draw_fault(rng: random.Random, kind: str, at: float) -> Fault:
+    """A fault of a kind."""
+    low, high = FAULT_KINDS[kind].span
+    when = rng.choice(STATES) if rng.random() < 0.5 else ""
+    return Fault(
+        at=at,
+        kind=kind,
+        target=rng.randrange(8),
+        seconds=round(rng.uniform(low, high), 3),
+        when=_ONLY_WHEN.get(kind, when),
+        value=rng.getrandbits(16),
+    )

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from .._types import JobStatus
-from ..protocol import ConnectionClosed, Event, Kind, Role, SignalConnection
+from ..protocol import ConnectionClosed, Event, Kind, Role, SignalConnection, Stage
 from ._trace import Trace, Value
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ __all__ = ["Tap", "who_am_i"]
 
 #: Whose task this is: ``w0.1`` for everything that a worker's first life runs.
 who_am_i: ContextVar[str] = ContextVar("livekit_agent_simulation_who", default="world")
+
+_CLOSING = (Stage.WORKER_CLOSING, Stage.SERVER_CLOSING)
 
 Row = tuple[str, dict[str, Value]]
 
@@ -91,11 +93,14 @@ class Tap:
 
     def said(self, connection: SignalConnection, kind: Kind, message: Message, now: float) -> None:
         """See ``protocol.Tracer``."""
-        self._note("say", connection, kind, _SAID.get(kind), message)
+        self._note("say", connection, kind, _SAID.get(kind), message, {})
+        if type(message).FromString(message.SerializeToString()) != message:
+            self._trace.note(self._now(), self.label(connection), "unstable", kind.name.lower())
 
     def heard(self, connection: SignalConnection, kind: Kind, event: Event, now: float) -> None:
-        """See ``protocol.Tracer``."""
-        self._note("hear", connection, kind, _HEARD.get(kind), event)
+        """See ``protocol.Tracer``.  What comes while the connection is closing is legal and counts for nothing."""
+        more: dict[str, Value] = {"unheard": True} if connection.stage in _CLOSING else {}
+        self._note("hear", connection, kind, _HEARD.get(kind), event, more)
 
     def ended(self, connection: SignalConnection, event: ConnectionClosed) -> None:
         """See ``protocol.Tracer``."""
@@ -104,7 +109,13 @@ class Tap:
         self._labels.pop(connection, None)
 
     def _note(
-        self, what: str, connection: SignalConnection, kind: Kind, extract: Callable[[Any], Row] | None, message: object
+        self,
+        what: str,
+        connection: SignalConnection,
+        kind: Kind,
+        extract: Callable[[Any], Row] | None,
+        message: object,
+        more: dict[str, Value],
     ) -> None:
         job, data = ("", {}) if extract is None else extract(message)
-        self._trace.note(self._now(), self.label(connection), what, kind.name.lower(), job, **data)
+        self._trace.note(self._now(), self.label(connection), what, kind.name.lower(), job, **data, **more)

@@ -3,9 +3,10 @@
 Real parts: the worker (``UniversalWorker``), the dispatch server, rooms over ``MemoryTransport``, a handler.
 Simulated: the network between worker and server (``_network.py``), clocks, load probe, and the people in the rooms.
 
-A run has three acts.  *Chaos*: jobs are launched and faults strike as planned.  *Heal*: every fault ends; within
-``CONVERGENCE`` seconds each worker must be registered, or have ended with its documented error.  *Curtain*: all rooms
-are closed and the workers stopped; every job must be over, and nothing may be left.
+A run has four acts.  *Chaos*: jobs are launched and faults strike as planned; it goes on, with further jobs and faults,
+until the scenario's minimum of both has been reached.  *Heal*: every fault ends; within ``CONVERGENCE`` seconds each
+worker must be registered, or have ended with its documented error.  *Lull*: all rooms are closed, and when the jobs are
+over nothing happens for a while: idle workers are watched.  *Curtain*: the workers are stopped; nothing may be left.
 
 The run only writes the trace; judging it is ``_checkers.py``'s, so that the same checkers can judge a hand-written one.
 """
@@ -15,28 +16,36 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream, TaskGroup
 
-from .._errors import AgentError, RoomError
+from .. import events
+from .._errors import AgentError, AuthenticationError, HandshakeError, RoomError
 from .._options import WorkerOptions
 from .._types import JobType, WorkerStatus
 from ..dispatch import DispatchServer
 from ..monitoring._probe import Sample
-from ..protocol import JobStage, SignalConnection, Stage
+from ..protocol import Input, JobRecord, JobStage, SignalConnection, Stage, decode_token
 from ..rooms import AudioSource, MemoryRooms, Room
+from ..rooms._enums import ParticipantKind
+from ..rooms._ledger import LedgerEvent, ParticipantEntered, ParticipantGone
 from ..runtime._jobs import Phase
 from ..runtime._worker import UniversalWorker
-from ._actor import ScriptedHandler
+from ._actor import ScriptedHandler, leaves_of
 from ._network import Conditions, SimConnection
-from ._scenario import JobPlan, Scenario, WorkerPlan
+from ._recorder import recorded
+from ._scenario import TYPES, JobPlan, Scenario, WorkerPlan, draw_fault, draw_job
 from ._tap import Tap, who_am_i
 from ._trace import Trace
+
+if TYPE_CHECKING:
+    from ._faults import FaultDriver
 
 __all__ = ["CONVERGENCE", "Seat", "World"]
 
@@ -46,6 +55,15 @@ noticed, at most 30 s of backoff, 10 s each to connect, shake hands and register
 
 CURTAIN = 60.0
 """Seconds within which every job must be over once its room is closed and its worker stopped."""
+
+LULL = 30.0
+"""Seconds in which idle workers are watched."""
+
+CENSUS = 15.0
+"""Seconds between two looks at all tasks."""
+
+_ROUND, _ROUNDS = 2.5, 80
+"""Chaos beyond its time: seconds of a round, and how many there are at most."""
 
 _EPOCH = 1_800_000_000.0
 _KEY, _SECRET = "simkey", "simsecret-simsecret-simsecret-32"
@@ -63,6 +81,11 @@ class Seat:
         self.scope: anyio.CancelScope | None = None
         self.pause = 1.0
         """Seconds between two lives."""
+        self.barred = False
+        """Its tokens are refused for good: it ends with AuthenticationError and does not come back."""
+        self.gone = False
+        self.given = 0
+        """Jobs that it was assigned."""
         self.connection: SimConnection | None = None
         self.refuse_until = self.hang_until = self.status_until = -math.inf
         self.status = 0
@@ -107,11 +130,21 @@ class World:
         self.server_lives = 0
         self.downtime = 1.0
         self.over = False
+        self.quiet = False
         self.healed = False
         self.people: dict[str, Room] = {}
         self.dispatches: list[tuple[str, str]] = []
         self.agents: dict[str, tuple[str, str]] = {}
         """Job id → (room, identity) of agents that are in a room now."""
+        self.ends: dict[str, tuple[int, float]] = {}
+        """Job id → (worker's index, when it will end by itself)."""
+        self.faults = 0
+        """Those that took effect."""
+        self.streams = 0
+        """Connections of which an end is still open."""
+        self.assignment = b""
+        """The last assignment's frame, for strays."""
+        self._orphans: int | None = None
         self._kill = anyio.Event()
 
     # ------------------------------------------------------------------------------------ clocks and chance
@@ -139,27 +172,69 @@ class World:
         from ._faults import FaultDriver
 
         SignalConnection.tracer = Tap(self.trace, self.now)
+        threads, tasks_before = threading.active_count(), len(anyio.get_running_tasks())
         try:
-            async with self.rooms, anyio.create_task_group() as tasks:
-                self.tasks: TaskGroup = tasks
-                self.note("world", "act", "chaos", seed=self.scenario.seed)
-                tasks.start_soon(self._serve)
-                for seat in self.seats:
-                    tasks.start_soon(self._live, seat)
-                tasks.start_soon(self._launch_jobs)
-                driver = FaultDriver(self)
-                tasks.start_soon(driver.run)
-                await anyio.sleep_until(self.scenario.chaos_seconds)
-                self.healed = True
-                driver.heal()
-                self.note("world", "act", "heal")
-                await self._converge()
-                await self._draw_curtain()
-                tasks.cancel_scope.cancel()
+            with recorded(self.note):
+                async with self.rooms, anyio.create_task_group() as tasks:
+                    self.tasks: TaskGroup = tasks
+                    unobserve = self.rooms.observe(self._on_ledger)
+                    self.note("world", "act", "chaos", seed=self.scenario.seed)
+                    tasks.start_soon(self._serve)
+                    for seat in self.seats:
+                        tasks.start_soon(self._live, seat)
+                    tasks.start_soon(self._launch_jobs)
+                    tasks.start_soon(self._take_census)
+                    driver = FaultDriver(self)
+                    tasks.start_soon(driver.run)
+                    await anyio.sleep_until(self.scenario.chaos_seconds)
+                    await self._make_up(driver)
+                    self.healed = True
+                    driver.heal()
+                    self.note("world", "act", "heal")
+                    await self._converge()
+                    await self._lull()
+                    await self._draw_curtain()
+                    tasks.cancel_scope.cancel()
+                unobserve()
         finally:
             SignalConnection.tracer = None
-        left = [task.name or "?" for task in anyio.get_running_tasks()]
-        self.note("world", "end", tasks_left=len(left) - 1, rooms_left=len(self.rooms.list_rooms()))
+        self.note(
+            "world",
+            "end",
+            tasks_left=len(anyio.get_running_tasks()) - tasks_before,
+            rooms_left=len(self.rooms.list_rooms()),
+            agents_left=len(self.agents),
+            streams_left=self.streams,
+            threads_left=threading.active_count() - threads,
+        )
+
+    def _satisfied(self) -> bool:
+        scenario = self.scenario
+        given = {kind: sum(seat.given for seat in self.seats if seat.plan.type == kind) for kind in TYPES}
+        enough = sum(given.values()) >= scenario.jobs_min and (not scenario.jobs_min or all(given.values()))
+        return enough and self.faults >= scenario.faults_min
+
+    async def _make_up(self, driver: FaultDriver) -> None:
+        """More chaos, until workers were given enough jobs of each type and enough faults took effect."""
+        rng = self.rng("make up")
+        kinds = tuple(dict.fromkeys(fault.kind for fault in self.scenario.faults)) or ("reset",)
+        number = len(self.scenario.jobs)
+        for _ in range(_ROUNDS):
+            if self._satisfied():
+                return
+            if self.faults < self.scenario.faults_min:
+                driver.strike(draw_fault(rng, rng.choice(kinds), self.now()))
+            wanted = [seat for seat in self.seats if not seat.given] or self.seats
+            seat = rng.choice(wanted)
+            if seat.worker is not None and seat.worker.book.full:
+                # A job that hangs holds the only place: its room is closed.
+                job = next(iter(seat.worker.jobs), None)
+                if job is not None:
+                    self.rooms.delete_room(job.job.room.name)
+            plan = draw_job(rng, self.now(), seat.plan.type, f"room-{number}")
+            self._launch(number, replace(plan, request="accept"))
+            number += 1
+            await anyio.sleep(_ROUND)
 
     async def _converge(self) -> None:
         converged = await self._wait(lambda: all(self._settled(seat) for seat in self.seats), CONVERGENCE)
@@ -169,18 +244,35 @@ class World:
 
     @staticmethod
     def _settled(seat: Seat) -> bool:
+        if seat.gone:
+            return True
         return seat.worker is not None and bool(seat.worker.worker_id) and not seat.worker.draining
 
-    async def _draw_curtain(self) -> None:
-        """Close the rooms, let the jobs end by that, then stop the workers."""
+    async def _lull(self) -> None:
+        """Close the rooms, let the jobs end by that; then count what idle workers do."""
         for record in list(self.rooms.list_rooms()):
             self.rooms.delete_room(record.name)
-        await self._wait(lambda: not any(seat.worker and seat.worker.jobs for seat in self.seats), CURTAIN)
+        idle = await self._wait(lambda: not any(seat.worker and seat.worker.jobs for seat in self.seats), CURTAIN)
+        self.note("world", "act", "lull" if idle else "no lull")
+        await anyio.sleep(3.0)  # statuses are proven, standings told
+        self.quiet = True
+        steps = self.trace.steps
+        await anyio.sleep(LULL)
+        steps = self.trace.steps - steps
+        self.quiet = False
+        if idle:
+            workers = sum(seat.worker is not None for seat in self.seats)
+            self.note("world", "lull", "over", "", steps=steps, seconds=LULL, workers=workers)
+
+    async def _draw_curtain(self) -> None:
+        """Stop the workers."""
         self.over = True
         self.note("world", "act", "curtain")
         for seat in self.seats:
-            if seat.worker is not None:
+            worker = seat.worker
+            if worker is not None:
                 self.stop(seat, 1.0)
+                await self.check_checkpoints(seat.label, {"worker.stop": worker.stop, "wait_stuck": worker.wait_stuck})
         await self._wait(lambda: all(seat.worker is None for seat in self.seats), CURTAIN)
         for room in list(self.people.values()):
             await room.disconnect()
@@ -192,6 +284,25 @@ class World:
                 return False
             await anyio.sleep(0.25)
         return True
+
+    async def check_checkpoints(self, who: str, calls: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
+        """Call each inside a cancelled scope and note whether it honoured that."""
+        for name, call in calls.items():
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await call()
+            self.note(who, "checkpoint", name, honoured=scope.cancelled_caught)
+
+    async def _take_census(self) -> None:
+        """Count tasks, and those without a parent: on asyncio, what no task group knows."""
+        while True:
+            if not self.quiet:
+                tasks = anyio.get_running_tasks()
+                orphans = sum(task.parent_id is None for task in tasks)
+                if self._orphans is None:
+                    self._orphans = orphans  # the root, and what the backend keeps for itself
+                self.note("world", "census", "", "", tasks=len(tasks), orphans=orphans - self._orphans)
+            await anyio.sleep(CENSUS)
 
     # ------------------------------------------------------------------------------------ the server
 
@@ -234,6 +345,7 @@ class World:
         seat.dials += 1
         label = f"{seat.label}#{seat.dials}"
         who_am_i.set(label)
+        self.note(label, "dial")
         await anyio.lowlevel.checkpoint()
         if self.now() < seat.hang_until:
             self._tell_dial(seat, "hang_connect")
@@ -242,7 +354,16 @@ class World:
             if self.now() < seat.refuse_until:
                 self._tell_dial(seat, "refuse_connect")
             raise ConnectionRefusedError("simulated")
-        connection = SimConnection(label, self.conditions, on_delivery=self._on_delivery)
+        connection = SimConnection(
+            label,
+            self.conditions,
+            on_delivery=self._on_delivery,
+            on_frame=self._on_frame,
+            on_fault=self._on_fault,
+            on_leave=self._on_leave,
+            on_close=self._on_close,
+        )
+        self.streams += 1
         if self.now() < seat.status_until:
             self._tell_dial(seat, "http")
             self.tasks.start_soon(_answer_http, connection.server, seat.status)
@@ -255,8 +376,43 @@ class World:
         for listener in list(seat.on_dial):
             listener(how)
 
-    def _on_delivery(self, label: str, direction: str, size: int) -> None:
-        self.note("net", "deliver", direction, "", connection=label, bytes=size)
+    def _on_delivery(self, connection: SimConnection, direction: str, size: int, kinds: tuple[str, ...]) -> None:
+        self.note("net", "deliver", direction, "", connection=connection.label, bytes=size, kinds=kinds)
+
+    def _on_frame(self, connection: SimConnection, end: str, kind: str) -> None:
+        if kind == "open":
+            if not end.startswith("s:"):
+                self._note_token(end, connection.request_head)
+        else:
+            self.note(end, "frame", kind)
+
+    def _on_fault(self, connection: SimConnection, how: str, seconds: float) -> None:
+        self.note("net", "broken", how, "", connection=connection.label, seconds=seconds)
+
+    def _on_leave(self, connection: SimConnection, end: str) -> None:
+        self.note("net", "broken", "left", "", connection=connection.label, end=end)
+
+    def _on_close(self, connection: SimConnection) -> None:
+        self.streams -= 1
+        peak = max(connection.up.peak, connection.down.peak)
+        self.note("net", "buffers", "", "", connection=connection.label, line=peak)
+
+    def _note_token(self, end: str, head: bytes) -> None:
+        token = head.partition(b"Bearer ")[2].partition(b"\r\n")[0].decode()
+        expires_at = decode_token(token).expires_at
+        seat = self.seats[int(end[1:].partition(".")[0])]
+        left = 0.0 if expires_at is None else expires_at - self.wall() - seat.skew
+        self.note(end, "token", "", "", seconds_left=round(left, 3))
+
+    def _on_ledger(self, event: LedgerEvent) -> None:
+        if isinstance(event, ParticipantEntered | ParticipantGone):
+            person = event.participant
+            if person.kind == ParticipantKind.AGENT and person.identity.startswith("agent-"):
+                job_id = person.identity.removeprefix("agent-")
+                if isinstance(event, ParticipantEntered):
+                    self.note("world", "room", "entered", job_id)
+                else:
+                    self.note("world", "room", "left", job_id, reason=int(event.reason))
 
     # ------------------------------------------------------------------------------------ workers
 
@@ -268,30 +424,67 @@ class World:
             seat.life += 1
             who_am_i.set(seat.label)
             seat.worker = worker = self._make_worker(seat)
+            self._watch(seat, worker)
             seat.pause = 1.0
-            self.note(seat.label, "worker", "started", "", max_jobs=plan.max_jobs, **_budgets(plan))
-            error = ""
+            self.note(seat.label, "worker", "started", "", **asdict(plan))
+            error: AgentError | None = None
             with anyio.CancelScope() as scope:
                 seat.scope = scope
                 try:
                     await worker.start()
                 except AgentError as exc:
-                    error = type(exc).__name__
+                    error = exc
             report = worker.report_so_far
             self.note(
                 seat.label,
                 "worker",
                 "ended",
                 "",
-                error=error,
+                error="" if error is None else type(error).__name__,
                 cancelled=scope.cancelled_caught,
                 drained=report.drained,
                 cut=report.cancelled,
                 stuck=report.stuck,
                 unproven=report.statuses_unproven,
+                elapsed=report.elapsed,
             )
             seat.worker = None
+            if seat.barred and isinstance(error, AuthenticationError):
+                seat.gone = True
+                return
             await anyio.sleep(seat.pause)
+
+    def _watch(self, seat: Seat, worker: UniversalWorker) -> None:
+        """Note what the worker and its job book do, at the instant they do it."""
+        label = seat.label
+
+        def on_change(record: JobRecord, change: Input) -> None:
+            seat.given += change is Input.ASSIGN
+            self.note(label, "stage", change.name.lower(), record.job_id, now=record.stage.name.lower())
+
+        def on_event(event: object) -> None:
+            match event:
+                case events.Registered():
+                    self.note(label, "event", "registered", reconnect=event.reconnect)
+                case events.ConnectionLost():
+                    asked = event.error.retry_after if isinstance(event.error, HandshakeError) else None
+                    error = type(event.error).__name__
+                    retry = event.retry_in
+                    self.note(label, "event", "connection_lost", error=error, retry_in=retry, retry_after=asked)
+                case events.JobStarted():
+                    self.note(label, "event", "job_started", event.job.id)
+                case events.JobEnded():
+                    status, leaves = event.status.name, leaves_of(event.error)
+                    self.note(
+                        label, "event", "job_ended", event.job.id, status=status, reason=event.reason, leaves=leaves
+                    )
+                case events.Draining():
+                    self.note(label, "event", "draining", timeout=event.timeout)
+                case _:
+                    pass
+
+        worker.book.on_change = on_change
+        worker.observe(on_event)
 
     def _make_worker(self, seat: Seat) -> UniversalWorker:
         plan = seat.plan
@@ -325,15 +518,22 @@ class World:
         self.note(seat.label, "worker", "stop", "", timeout=timeout)
         seat.worker.request_stop(timeout)
 
+    def on_shield(self, function: str, seconds: float) -> None:
+        """A shield of the SDK was left."""
+        self.note(who_am_i.get(), "shield", function, "", seconds=seconds)
+
     # ------------------------------------------------------------------------------------ jobs and people
 
     async def _launch_jobs(self) -> None:
         for number, job in enumerate(self.scenario.jobs):
             await anyio.sleep_until(max(job.at, self.now()))
-            if job.type == "room":
-                self._dispatch(number, job)
-            else:
-                self.tasks.start_soon(self._bring_person, number, job)
+            self._launch(number, job)
+
+    def _launch(self, number: int, job: JobPlan) -> None:
+        if job.type == "room":
+            self._dispatch(number, job)
+        else:
+            self.tasks.start_soon(self._bring_person, number, job)
 
     async def _bring_person(self, number: int, job: JobPlan) -> None:
         """Somebody joins, and publishes for a publisher job; then the agent is dispatched to the room."""
@@ -355,14 +555,6 @@ class World:
         record = self.server.create_dispatch(job.room, f"sim-{job.type}", metadata=json.dumps(script))
         self.dispatches.append((job.room, record.id))
         self.note("world", "job", "launched", "", number=number, type=job.type, dispatch=record.id)
-
-
-def _budgets(plan: WorkerPlan) -> dict[str, float]:
-    return {
-        "shutdown_timeout": plan.shutdown_timeout,
-        "cancel_grace": plan.cancel_grace,
-        "cleanup_timeout": plan.cleanup_timeout,
-    }
 
 
 async def _answer_http(stream: ByteStream, status: int) -> None:

@@ -1,0 +1,156 @@
+"""T1 to T5: deadlines, waits and wake-ups, to the instant.  Pure: layer 2."""
+
+from __future__ import annotations
+
+import math
+
+from .._bounds import (
+    ANSWER_TIMEOUT,
+    BACKOFF_BASE,
+    BACKOFF_CAP,
+    CLOSE_TIMEOUT,
+    FLUSH_TIMEOUT,
+    LASTING_REGISTRATION,
+    LOAD_INTERVAL,
+)
+from ._history import LifeStory
+from ._judge import Checker, Jury
+from ._trace import Note
+
+__all__ = ["TIME"]
+
+_DRAINED = "worker shut down before the job ended"
+_TOKEN_MARGIN = 60.0
+"""Seconds that a token must still be valid when it is shown."""
+
+RETRY_AFTER = 1.0
+"""What the simulated proxy says."""
+
+
+class T1_stop_is_exact(Checker):
+    """A stop at s with time-out d cancels handlers at the first instant after s + d and none before, and ends within
+    d + cancel_grace + cleanup_timeout + 2 s flush + 2 s close."""
+
+    watches = ("handler", "worker", "event")
+
+    def look(self, note: Note) -> None:
+        if note.what == "handler":
+            return
+        life = self.history.life(note.who)
+        if note.what == "event":
+            if note.kind == "job_ended" and note.data["reason"] == _DRAINED:
+                job = self.history.job(note)
+                if job.out and not job.running:
+                    self._judge_cut(life, job.out[-1], plain=job.plain)
+        elif note.kind == "ended" and life.stops and not note.data["error"]:
+            elapsed = note.data["elapsed"]
+            assert isinstance(elapsed, float | int)
+            began = life.stops[0][0]
+            plan = life.plan
+            bound = life.drain_deadline - began + float(plan["cancel_grace"]) + float(plan["cleanup_timeout"])
+            bound += FLUSH_TIMEOUT + CLOSE_TIMEOUT
+            self.judge(elapsed <= bound + 1e-6, f"{note.who} took {elapsed:g} s to stop, {bound:g} s promised")
+
+    def _judge_cut(self, life: LifeStory, out: Note, *, plain: bool) -> None:
+        deadlines = [when if timeout <= 0 else math.nextafter(when + timeout, math.inf) for when, timeout in life.stops]
+        if not deadlines:
+            deadlines = [math.nextafter(life.drain_deadline, math.inf)]
+        due = min(deadlines)
+        exact = out.t == due if plain else out.t >= due
+        self.judge(exact, f"{out.job} was cancelled at {out.t!r}, due at {due!r}")
+
+
+class T2_backoff(Checker):
+    """A retry waits for at most min(cap, base * 2**n) seconds, or as Retry-After says; n begins anew only after a
+    registration that lasted."""
+
+    watches = ("event",)
+
+    def __init__(self, jury: Jury) -> None:
+        super().__init__(jury)
+        self._attempts: dict[str, int] = {}
+        self._registered: dict[str, float] = {}
+
+    def look(self, note: Note) -> None:
+        if note.kind == "registered":
+            self._registered[note.who] = note.t
+        elif note.kind == "connection_lost":
+            since = self._registered.pop(note.who, None)
+            if since is not None and note.t - since >= LASTING_REGISTRATION:
+                self._attempts[note.who] = 0
+            attempt = self._attempts.get(note.who, 0)
+            self._attempts[note.who] = attempt + 1
+            delay = note.data["retry_in"]
+            assert isinstance(delay, float | int)
+            bound = min(BACKOFF_CAP, BACKOFF_BASE * 2.0**attempt)
+            asked = note.data["retry_after"]
+            if isinstance(asked, float | int):
+                bound = max(bound, float(asked))
+            self.judge(0 <= delay <= bound, f"{note.who} waits {delay:g} s at attempt {attempt}, at most {bound:g} s")
+
+
+class T3_never_early(Checker):
+    """Nobody wakes earlier than asked: handlers' sleeps, the answer's deadline, the pause between two connections."""
+
+    watches = ("handler", "dial", "event", "say")
+
+    def __init__(self, jury: Jury) -> None:
+        super().__init__(jury)
+        self._retry_at: dict[str, float] = {}
+
+    def look(self, note: Note) -> None:
+        if note.what == "handler":
+            job = self.history.job(note)
+            if note.kind == "returned" and job.script.get("do") == "return":
+                slept = job.started[0] + float(job.script["seconds"])
+                self.judge(note.t == slept, f"{note.job} slept until {note.t!r} instead of {slept!r}")
+        elif note.what == "event":
+            if note.kind == "connection_lost":
+                self._retry_at[note.who] = note.t + float(note.data["retry_in"])  # pyright: ignore[reportArgumentType]
+        elif note.what == "dial":
+            due = self._retry_at.pop(note.who.partition("#")[0], None)
+            if due is not None:
+                self.judge(note.t == due, f"{note.who} dialled at {note.t!r} instead of {due!r}")
+        elif note.kind == "answer":
+            job = self.history.job(note)
+            if job.script.get("request") == "never" and job.asked_at is not None and not note.data["yes"]:
+                if self.history.life(note.who).draining_at is None:
+                    self.judge(note.t == job.asked_at + ANSWER_TIMEOUT, f"{note.job} was given up early")
+
+
+class T4_idle_is_idle(Checker):
+    """An idle worker wakes only for pings and load samples: the task steps of a lull are counted."""
+
+    watches = ("lull",)
+
+    STEPS_PER_SAMPLE = 2
+    """The load reporter, and on asyncio the step that its timer takes."""
+    STEPS_PER_PING = 24
+    """From the server's timer through both lines to the worker and its pong back, all tasks on the way."""
+
+    def look(self, note: Note) -> None:
+        seconds, workers, steps = (float(note.data[name]) for name in ("seconds", "workers", "steps"))  # pyright: ignore[reportArgumentType]
+        samples = math.ceil(seconds / LOAD_INTERVAL) + 1
+        pings = math.ceil(seconds / 10.0) + 1
+        bound = workers * (samples * self.STEPS_PER_SAMPLE + pings * self.STEPS_PER_PING) + 20
+        self.judge(steps <= bound, f"{steps:g} task steps in a lull of {seconds:g} s, {bound:g} allowed")
+
+
+class T5_fresh_token(Checker):
+    """Each connection shows a fresh token: it is valid for a good while from now on, and not for longer than 10 min."""
+
+    watches = ("token",)
+
+    def look(self, note: Note) -> None:
+        left = note.data["seconds_left"]
+        assert isinstance(left, float | int)
+        self.judge(_TOKEN_MARGIN < left <= 600.0, f"{note.who} shows a token that is valid for {left:g} s")
+
+
+TIME: tuple[type[Checker], ...] = (
+    T1_stop_is_exact,
+    T2_backoff,
+    T3_never_early,
+    T4_idle_is_idle,
+    T5_fresh_token,
+)
