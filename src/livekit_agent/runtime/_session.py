@@ -118,13 +118,15 @@ class Session:
             self._write_due = anyio.Event()
             data = self.core.data_to_send()
             if data:
-                await self._send(data)
+                if not await self._send(data):
+                    return
             elif self.core.finished:
                 return
             else:
                 await self._write_due.wait()
 
-    async def _send(self, data: bytes) -> None:
+    async def _send(self, data: bytes) -> bool:
+        """Whether all of it was sent.  If not nothing may follow: how much of it went out, nobody knows."""
         timeout = CLOSE_TIMEOUT if self.core.finished else WRITE_TIMEOUT
         problem = ""
         with anyio.move_on_after(timeout) as scope:
@@ -139,6 +141,7 @@ class Session:
         if problem and not self.core.finished:
             self.core.transport_failed(problem, anyio.current_time())
             self.pump()
+        return not problem
 
     async def _keep_time(self) -> None:
         while not self.core.finished:
