@@ -9,7 +9,7 @@ from livekit.protocol import agent as pb
 
 from livekit_agent import _bounds
 from livekit_agent._errors import RemoteProtocolError
-from livekit_agent.protocol import JobOffered, MessageSkipped, _websocket
+from livekit_agent.protocol import JobOffered, MessageSkipped, _frame_guard
 
 from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, frame, pieces
 from .pair import RawServer, RawWorker, new_worker, of_type, offer, worker_status
@@ -20,8 +20,8 @@ SMALL = 1000
 @pytest.fixture
 def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 bytes and 10 fragments a message, so that the tests stay quick."""
-    monkeypatch.setattr(_websocket, "MESSAGE_BYTES_MAX", SMALL)
-    monkeypatch.setattr(_websocket, "FRAGMENTS_MAX", 10)
+    monkeypatch.setattr(_frame_guard, "MESSAGE_BYTES_MAX", SMALL)
+    monkeypatch.setattr(_frame_guard, "FRAGMENTS_MAX", 10)
 
 
 def offer_of(size: int) -> bytes:

@@ -245,3 +245,31 @@ def test_json_with_unknown_fields_and_enum_names_is_read() -> None:
     assert kind is Kind.OFFER
     assert isinstance(event, JobOffered)
     assert (event.job.id, event.resuming) == ("AJ_1", True)
+
+
+def test_groups_nested_deeper_than_protobuf_allows_are_undecodable() -> None:
+    deep = b"\x7b" * 200 + b"\x7c" * 200
+    with pytest.raises(_codec.Undecodable):
+        _codec.decode(Role.SERVER, deep, wall=0)
+
+
+def test_metadata_that_breaks_json_parsers_is_a_value_error_and_nothing_else() -> None:
+    for text in ("[" * 100_000, "9" * 6_000, '{"a":' * 50_000, "x" * (4 * 2**20 + 1), "", "\x00"):
+        _, event = _codec.decode(Role.SERVER, pair.offer("AJ_1", metadata=text).SerializeToString(), wall=0)
+        assert isinstance(event, JobOffered)
+        assert event.job.metadata == text
+        with pytest.raises(ValueError):  # noqa: PT011 - json's own wording
+            event.job.metadata_json()
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"pong":' * 60_000, "9" * 6_000, '{"pong": {"timestamp": "\\ud800"}}']
+)
+def test_case_82_hostile_json_in_a_text_frame_is_skipped_and_counted_like_garbage(text: str) -> None:
+    from .frames import frame
+
+    server = pair.RawServer(pair.new_worker()).register()
+    for _ in range(3):
+        assert [type(e) for e in server.say(frame(1, text.encode()))] == [MessageSkipped]
+    server.say(frame(1, text.encode()))
+    assert server.closed.code == 1002

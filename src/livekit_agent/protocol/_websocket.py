@@ -2,8 +2,7 @@
 
 wsproto does the handshake and the frames.  What it leaves to its user is here:
 
-- reassembly of fragmented messages and their bounds.  wsproto has no limit of its own (it accepts a declared length of
-  2**62), so :class:`FrameGuard` walks over the frame headers first and refuses a frame *before* its body arrives;
+- reassembly of fragmented messages and their bounds (``_frame_guard.py``);
 - the seam between handshake and frames: bytes glued to a 101 are frames, bytes sent before it are a fault;
 - errors: wsproto reports a broken frame as a close event with a text, h11 and header decoding raise a handful of
   exception classes.  All of them become one ``Failed`` item, after which nothing is read.
@@ -26,13 +25,13 @@ from wsproto.utilities import ProtocolError
 
 from .._bounds import FRAGMENTS_MAX, HANDSHAKE_BYTES_MAX, MESSAGE_BYTES_MAX
 from .._errors import LocalProtocolError, printable
+from ._frame_guard import FrameGuard
 from ._state import Role
 
 __all__ = [
     "Accepted",
     "Closed",
     "Failed",
-    "FrameGuard",
     "Item",
     "Message",
     "Pulse",
@@ -43,8 +42,6 @@ __all__ = [
 
 #: How much of a refusal's body is read for the error text.
 _BODY_BYTES_MAX = 2048
-
-_OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
 _HTTP = b"HTTP/"
 
@@ -109,71 +106,6 @@ class Failed:
 
 
 Item = Accepted | Refused | Requested | Message | Pulse | Closed | Failed
-
-
-class FrameGuard:
-    """Follows frame headers through a byte stream and finds the first that announces more than the bounds allow.
-
-    It judges sizes only.  A header that is illegal by itself is left to wsproto, which refuses it at the same byte or
-    before; otherwise the verdict on a frame with two faults would depend on how the bytes were cut.
-    """
-
-    def __init__(self, *, masked: bool) -> None:
-        self._masked = masked
-        self._header = bytearray()
-        self._body_left = 0
-        self._message_bytes = 0
-        self._fragments = 0
-        self._illegal = False
-
-    def excess(self, data: bytes) -> int | None:
-        """Follow ``data``; how many of its bytes precede a header that announces too much, None without such a one."""
-        position, size = 0, len(data)
-        while position < size and not self._illegal:
-            if self._body_left:
-                step = min(self._body_left, size - position)
-                position += step
-                self._body_left -= step
-                continue
-            self._header.append(data[position])
-            position += 1
-            header = self._header
-            if len(header) == 2:
-                self._illegal = _illegal(header, self._masked)
-            if len(header) < 2 or len(header) < _header_size(header):
-                continue
-            self._header = bytearray()
-            length = _payload_length(header)
-            self._illegal |= length >= 2**63
-            if header[0] & 0x0F < 0x8 and not self._illegal and self._too_much(header[0] & 0x0F, length):
-                return max(position - len(header), 0)
-            self._body_left = length + (4 if self._masked else 0)
-        return None
-
-    def _too_much(self, opcode: int, length: int) -> bool:
-        if opcode:
-            self._message_bytes = self._fragments = 0
-        self._message_bytes += length
-        self._fragments += 1
-        return self._message_bytes > MESSAGE_BYTES_MAX or self._fragments > FRAGMENTS_MAX
-
-
-def _illegal(header: bytearray, masked: bool) -> bool:
-    """Whether wsproto refuses a frame that begins like this, whatever follows."""
-    first, second = header
-    opcode = first & 0x0F
-    control = opcode >= 0x8 and (not first & 0x80 or second & 0x7F > 125)
-    return bool(control or first & 0x70 or opcode not in _OPCODES or bool(second & 0x80) is not masked)
-
-
-def _header_size(header: bytearray) -> int:
-    """Of the header up to the length; the mask is counted with the body."""
-    length = header[1] & 0x7F
-    return 2 + (2 if length == 126 else 8 if length == 127 else 0)
-
-
-def _payload_length(header: bytearray) -> int:
-    return int.from_bytes(header[2:], "big") if len(header) > 2 else header[1] & 0x7F
 
 
 class _Phase(Enum):
