@@ -36,10 +36,12 @@ HOMES: dict[str, tuple[str, ...]] = {
     # Agent messages in the codec; those of the Twirp services where the services are, on either side.
     "google.protobuf": (
         "protocol/_codec.py", "dispatch/_twirp.py", "dispatch/_messages.py", "dispatch/_services.py", "api/",
+        "simulation/_cores.py",
         "rooms/_ffi.py",
     ),
     "livekit.protocol": (
         "protocol/_codec.py", "_types.py", "dispatch/_messages.py", "dispatch/_services.py", "api/",
+        "simulation/_cores.py",
     ),
     "livekit.rtc": (),  # asyncio-bound and heavy; its message classes are loaded without it by rooms/_proto.py
     "ctypes": ("rooms/_ffi.py",),

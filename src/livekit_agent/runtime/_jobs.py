@@ -422,7 +422,7 @@ class JobScope:
             pending = fn(*args)
             if pending is not None:
                 await pending
-        except BaseException as exc:
+        except BaseException as exc:  # boundary to the user's callback
             cancelled, interrupt, error = _sort_out(exc)
             if error is not None:
                 self.log.error("%s failed", what, exc_info=error)

@@ -42,6 +42,7 @@ class ServiceGroup:
     async def _serve(self, fn: Callable[[*Ts], Awaitable[object]], args: tuple[*Ts]) -> None:
         self._serial += 1
         serial = self._serial
+        # Shielded: a service outlives the body.  Bounded: leaving the body cancels this scope.
         with anyio.CancelScope(shield=True) as scope:
             self._scopes[serial] = scope
             if self._leaving:

@@ -698,7 +698,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         try:
             return self._calculator.should_accept_job(job.type, self._compute_load())
         except Exception:
-            # A user's policy: its failure declines, and is told.
+            # Boundary to the user's policy: its failure declines, and is told.
             self.log.exception("should_accept_job failed; declined job %s", job.id)
             return False
 
@@ -776,7 +776,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         try:
             load = float(self._calculator.calculate_load(replace(self.stats, current_load=self._load)))
         except Exception:
-            # A user's policy: its failure keeps the last good load, and is told.
+            # Boundary to the user's policy: its failure keeps the last good load, and is told.
             self.log.exception("calculate_load failed; the last load stands")
             return self._load
         return self._load if math.isnan(load) else min(max(load, 0.0), 1.0)
