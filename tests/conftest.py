@@ -71,7 +71,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside of pytest's own, which then reports the unraisable
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     before = set(threading.enumerate())
     yield

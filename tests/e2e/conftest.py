@@ -22,7 +22,7 @@ def _binary() -> str:
         skip_or_fail(HOW_TO_GET_IT)
         raise AssertionError("unreachable")
     if not usable_interface():
-        pytest.fail(NO_INTERFACE, pytrace=False)
+        skip_or_fail(NO_INTERFACE)
     return binary
 
 
