@@ -29,6 +29,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from .. import __version__, events
@@ -671,6 +672,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                     self.interrupted(exc)
         if self._asking.get(job.id) is scope:
             del self._asking[job.id]
+        # A handler that never waited does not know that start() was cancelled meanwhile: a yes would be taken back at once.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if scope.cancelled_caught:
             self.log.warning("on_job_request did not answer for job %s in time; declined", job.id)
             return
