@@ -161,9 +161,9 @@ class Line:
     async def serve(self) -> None:
         try:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._write)
+                tasks.start_soon(self._read)
                 tasks.start_soon(self._tick)
-                await self._read()
+                await self._write()
                 tasks.cancel_scope.cancel()
         finally:
             self.closed_at = anyio.current_time()
@@ -343,9 +343,9 @@ class Gateway:
     # --- what tests wait for ---
 
     async def registered(self, number: int = 0) -> Line:
-        """The latest (or that) connection, registered."""
+        """The latest (or that) connection, registered: the worker has told its standing there."""
         await self.until(
-            lambda: bool(self.lines) and (self.lines[number - 1].registered if len(self.lines) >= number else False)
+            lambda: len(self.lines) >= max(number, 1) and "update_worker" in self.kinds(self.lines[number - 1].number)
         )
         return self.lines[number - 1]
 
