@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 import pytest
 from realserver import RealServer
-from venues import PATIENCE, NativeVenue, next_of, token
+from venues import PATIENCE, NativeVenue, counted_handles, next_of, token
 
 from livekit_agent import RoomError, events
 from livekit_agent.rooms import ConnectionState, NativeRooms
@@ -118,6 +118,28 @@ def test_event_loops_one_after_another_and_on_other_threads(native: NativeVenue)
         thread.start()
         thread.join(30)
     assert failures == []
+
+
+@pytest.mark.parametrize("backend", ["trio", "asyncio"])
+def test_joins_that_succeed_after_their_loop_has_ended_are_undone(native: NativeVenue, backend: str) -> None:
+    async def impatient() -> None:
+        async with anyio.create_task_group() as group:
+            for number in range(5):
+                group.start_soon(NativeRooms().connect, native.url, token(native.room, f"guest-{number}"))
+            await anyio.sleep(0.005)
+            group.cancel_scope.cancel()
+
+    async def afterwards() -> None:
+        async with native.open():
+            async with await native.join("witness"):
+                # All have come in by then, or will not; and each has been led out again.
+                await anyio.sleep(1)
+                await gone(native, "witness")
+
+    with counted_handles() as live:
+        anyio.run(impatient, backend=backend)
+        anyio.run(afterwards, backend=backend)
+        assert live == {}
 
 
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])

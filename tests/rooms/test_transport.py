@@ -250,7 +250,8 @@ def test_a_loop_that_is_gone_gets_nothing_and_nothing_is_lost(where: str) -> Non
     assert left == []
     alive = False
     mailbox.put(2)
-    assert left == ([1, 2] if where == "closed" else [2])
+    mailbox.put(3)
+    assert left == ([1, 2, 3] if where == "closed" else [2, 3])
 
 
 async def test_events_from_other_threads_arrive_in_order() -> None:
@@ -282,4 +283,5 @@ def test_a_finished_loop_is_noticed(backend: str) -> None:
 
     anyio.run(main, backend=backend)
     mailboxes[0].put(1)
-    assert left == [1]
+    mailboxes[0].put(2)
+    assert left == [1, 2]

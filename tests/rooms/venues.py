@@ -131,7 +131,7 @@ class NativeVenue(Venue):
             with anyio.move_on_after(5):
                 while live:  # noqa: ASYNC110 - filled by the library's threads
                     await anyio.sleep(0.05)
-            assert live == {}, "native handles left over"
+            assert live == {}, f"native handles left over: {live}"
 
     async def delete_room(self) -> None:
         await self.api.rooms.delete(self.room)

@@ -58,6 +58,7 @@ class Mailbox(Generic[T]):
         self._undeliverable = undeliverable
         self._waiting: deque[T] = deque()
         self._armed = False
+        self._gone = False
 
     def __len__(self) -> int:
         """How many items wait."""
@@ -66,7 +67,7 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> None:
         """Send an item.  When the loop is gone, it and whatever still waits go to ``undeliverable`` at once."""
         self._waiting.append(item)
-        if not self._alive():
+        if self._gone or not self._alive():
             self.give_up()
         elif not self._armed:
             self._armed = True
@@ -78,6 +79,7 @@ class Mailbox(Generic[T]):
 
     def give_up(self) -> None:
         """The loop is gone: dispose of what waits.  Several threads may do that at once."""
+        self._gone = True
         while True:
             try:
                 item = self._waiting.popleft()

@@ -14,7 +14,7 @@ The rules a transport obeys:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -83,8 +83,12 @@ def release(transport: _Owner, event: ffi.FfiEvent) -> None:
         # A join that was given up has succeeded after all.  Ready first: without it the library reports a panic after
         # 15 s; then leave, else the participant stays in the room; the handles are ours in any case.
         room_handle = event.connect.result.room.handle.id
-        transport.request(ffi.FfiRequest(ready_for_room_event=room.ReadyForRoomEventRequest(room_handle=room_handle)))
-        transport.request(ffi.FfiRequest(disconnect=room.DisconnectRequest(room_handle=room_handle)))
+        ready = room.ReadyForRoomEventRequest(room_handle=room_handle)
+        leave = room.DisconnectRequest(room_handle=room_handle)
+        for request in (ffi.FfiRequest(ready_for_room_event=ready), ffi.FfiRequest(disconnect=leave)):
+            # Rejected: the library has forgotten the room (it came too late); the handles are ours all the same.
+            with suppress(RoomError):
+                transport.request(request)
     for handle_id in owned_handles(event):
         transport.drop(handle_id)
 
