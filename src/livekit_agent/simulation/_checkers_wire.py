@@ -421,6 +421,7 @@ class W18_close_is_last(Checker):
         self._sent: dict[str, None] = {}
         self._owed: dict[str, float] = {}
         self._broken: dict[str, None] = {}
+        self._left: dict[str, None] = {}
 
     def look(self, note: Note) -> None:
         if note.what == "frame":
@@ -439,6 +440,7 @@ class W18_close_is_last(Checker):
                     self._owed[who] = note.t
         elif note.kind == "left":
             end = str(note.data["end"])
+            self._left[end] = None
             self._owed.pop(f"s:{end}" if not end.startswith("s:") else end[2:], None)  # nobody there to be answered
             if self._owed.pop(end, None) is not None:
                 self.judge(False, f"{end} left without answering a Close")
@@ -450,7 +452,10 @@ class W18_close_is_last(Checker):
 
     def _listens(self, who: str) -> bool:
         label = who.removeprefix("s:")
-        return label not in self._broken and (who.startswith("s:") or self.history.connection(who).closed_at is None)
+        peer = label if who.startswith("s:") else f"s:{label}"
+        if label in self._broken or peer in self._left:
+            return False
+        return who.startswith("s:") or self.history.connection(who).closed_at is None
 
     def finish(self) -> None:
         for who in self._owed:

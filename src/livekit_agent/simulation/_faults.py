@@ -88,7 +88,15 @@ class FaultDriver:
             seat = self._seat(fault)
             if note.who.removeprefix("s:").startswith(f"w{seat.index}.") and fault.when in seat.states():
                 self._waiting.remove(fault)
-                self.strike(fault)
+                if FAULT_KINDS[fault.kind].on == "network":
+                    self.strike(fault)
+                else:
+                    # Notes are written inside calls of cores and ledgers, which must not be called from there.
+                    self._world.tasks.start_soon(self._strike_soon, fault)
+
+    async def _strike_soon(self, fault: Fault) -> None:
+        if not self._world.healed:
+            self.strike(fault)
 
     def strike(self, fault: Fault) -> None:
         """Apply a fault now."""
@@ -236,12 +244,15 @@ class FaultDriver:
         return self._inject(fault, "garbage", frame, harmless=False)
 
     def _unknown_message(self, fault: Fault) -> bool:
+        worker = self._seat(fault).worker
+        if worker is None or not worker.worker_id:
+            return False  # before the registration an offer would rightly be a fault
         name = tuple(_UNKNOWN)[fault.value % len(_UNKNOWN)]
         body = _UNKNOWN[name]
         return self._inject(fault, name, bytes([0x82, len(body)]) + body, harmless=True)
 
     def _stray_assignment(self, fault: Fault) -> bool:
-        frame = self._world.assignment
+        frame = self._world.conditions.assignment
         return bool(frame) and self._inject(fault, "assignment", frame, harmless=False)
 
     def _inject(self, fault: Fault, kind: str, frame: bytes, *, harmless: bool) -> bool:

@@ -19,7 +19,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import ByteStream
 
-from ._frames import WINDOW, FrameReader, split_frames
+from ._frames import WINDOW, FrameReader, is_assignment, split_frames
 
 __all__ = ["Conditions", "Line", "SimConnection", "sim_pipe"]
 
@@ -34,6 +34,8 @@ class Conditions:
         """Range of a delivery's delay, in seconds."""
         self.dribble = False
         """Whether bytes arrive in pieces of one to five."""
+        self.assignment = b""
+        """The last assignment that a server sent, as a frame."""
 
 
 class Line:
@@ -236,7 +238,7 @@ class SimConnection:
         self.up, self.down = Line(conditions), Line(conditions)
         """From the worker, and from the server."""
         self.open = True
-        self._rng = conditions.rng
+        self._conditions = conditions
         self._on_delivery = on_delivery
         self._on_frame = on_frame
         self._on_fault = on_fault
@@ -263,7 +265,10 @@ class SimConnection:
             self._talking = True
             line.put(data)
             return
-        if self._edits and (frames := split_frames(data)) is not None:
+        if (frames := split_frames(data)) is not None:
+            for frame in frames:
+                if is_assignment(frame):
+                    self._conditions.assignment = frame
             for edit in list(self._edits):
                 edited = edit(frames)
                 if edited is not None:
@@ -309,7 +314,7 @@ class SimConnection:
         """Break both directions, part of the bytes on their way delivered."""
         self._struck("reset")
         for line in (self.up, self.down):
-            line.reset(self._rng.randint(0, 60))
+            line.reset(self._conditions.rng.randint(0, 60))
 
     def half_close(self, *, up: bool) -> None:
         """End one direction."""

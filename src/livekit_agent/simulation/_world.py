@@ -142,8 +142,6 @@ class World:
         """Those that took effect."""
         self.streams = 0
         """Connections of which an end is still open."""
-        self.assignment = b""
-        """The last assignment's frame, for strays."""
         self._orphans: int | None = None
         self._kill = anyio.Event()
 
