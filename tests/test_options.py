@@ -347,3 +347,27 @@ async def test_logger_is_where_the_worker_logs(caplog: pytest.LogCaptureFixture)
     assert "at work" in mine
     assert any(message.startswith("registered as") for message in mine)
     assert not [record for record in caplog.records if record.name == "livekit_agent"]
+
+
+@pytest.mark.virtual
+async def test_a_logger_adapter_keeps_what_it_adds_beside_the_jobs_ids(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+
+    class Prefix(logging.LoggerAdapter[Any]):
+        def process(self, msg: Any, kwargs: Any) -> Any:
+            msg, kwargs = super().process(msg, kwargs)
+            return f"[tenant-7] {msg}", kwargs
+
+    async def work(ctx: JobContext) -> None:
+        ctx.log.info("at %s", "work", extra={"step": 3})
+
+    adapter = Prefix(logging.LoggerAdapter(logging.getLogger("mine"), {"app": "shop"}), {"tenant": 7})
+    async with a_server() as server:
+        worker = a_worker(server, SimpleUniversalHandler(job_assigned=work), agent_name="a", logger=adapter)
+        ended = worker.events(JobEnded)
+        async with worker:
+            server.create_dispatch("room", "a")
+            job = (await anext(ended)).job
+    record: Any = next(record for record in caplog.records if record.getMessage() == "[tenant-7] at work")
+    assert (record.job_id, record.room, record.step, record.tenant, record.app) == (job.id, "room", 3, 7, "shop")
+    assert record.funcName == "work"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -18,12 +18,35 @@ if TYPE_CHECKING:
 
     JobLogger = logging.LoggerAdapter[Any]
 
-__all__ = ["JobContext"]
+__all__ = ["JobContext", "JobLog"]
 
 E = TypeVar("E", bound=events.RoomEvent)
 
 #: A clean-up: no arguments, sync or async.
 Cleanup = Callable[[], Awaitable[None] | None]
+
+
+class JobLog(logging.LoggerAdapter[Any]):
+    """The worker's logger with ids of the job on each record.
+
+    Nothing that others say about a record is lost: an adapter replaces ``extra``, so the user's own adapter (with its
+    prefix, say) is asked here and what it, the call and we add is put together.
+    """
+
+    def __init__(self, logger: logging.Logger | logging.LoggerAdapter[Any], ids: Mapping[str, object]) -> None:
+        self._adapters: list[logging.LoggerAdapter[Any]] = []
+        while isinstance(logger, logging.LoggerAdapter):
+            self._adapters.append(logger)
+            logger = logger.logger
+        super().__init__(logger, ids)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """What to log for ``msg``."""
+        extra: dict[str, Any] = {**(kwargs.get("extra") or {}), **(self.extra or {})}
+        for adapter in self._adapters:
+            msg, kwargs = adapter.process(msg, kwargs)
+            extra = {**(kwargs.get("extra") or {}), **extra}
+        return msg, {**kwargs, "extra": extra}
 
 
 class JobContext:

@@ -472,6 +472,14 @@ async def test_a_proxy_that_hangs_up_is_named() -> None:
     assert str(error) == "the proxy closed the connection instead of answering"
 
 
+async def test_a_proxy_that_never_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_transport, "CONNECT_TIMEOUT", 0.05)
+    async with peer(silence) as proxy:
+        error = await refused(NetworkConnector(proxy=f"http://127.0.0.1:{proxy.port}"), at(443, host="lk.example"))
+        await proxy.until(lambda p: p.open == 0)
+    assert f"no connection to lk.example:443 through the proxy 127.0.0.1:{proxy.port}" in str(error)
+
+
 async def test_a_proxy_that_refuses_the_connection_is_named_and_not_the_server() -> None:
     port = await closed_port()
     error = await refused(NetworkConnector(proxy=f"http://u:hunter2@127.0.0.1:{port}"), at(443, host="lk.example"))

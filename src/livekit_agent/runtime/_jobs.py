@@ -55,7 +55,7 @@ from .._bounds import FLUSH_TIMEOUT, ROOM_JOIN_TIMEOUT, TERMINATED_LEAVE_TIMEOUT
 from .._errors import ResourceExhaustedError, RoomError
 from .._options import WorkerOptions
 from .._types import CancelReason, JobStatus
-from ..context import Cleanup, JobContext
+from ..context import Cleanup, JobContext, JobLog
 from ..handlers import UniversalHandler
 from ..protocol import JobAssigned
 from ._outcome import Outcome, judge, only_leaf
@@ -177,10 +177,7 @@ class JobScope:
         self._told = False
         self._cared_for = anyio.Event()
         """Set when the after-care of a stuck job is over."""
-        self.log: logging.LoggerAdapter[Any] = logging.LoggerAdapter(
-            host.log if isinstance(host.log, logging.Logger) else host.log.logger,
-            {"job_id": self.job.id, "room": self.job.room.name},
-        )
+        self.log = JobLog(host.log, {"job_id": self.job.id, "room": self.job.room.name})
 
     def __repr__(self) -> str:
         return f"<JobScope {self.job.id} {self._phase.name}>"

@@ -153,8 +153,9 @@ class NetworkConnector:
                     stream = await _wrap(stream, endpoint.host, endpoint.authority, self._tls_context())
                 return stream
         except TimeoutError:
+            through = "" if self._proxy is None else f" through the proxy {self._proxy.authority}"
             raise ConnectionLostError(
-                f"no connection to {endpoint.authority} within {CONNECT_TIMEOUT:g} s", code="CONNECT_TIMEOUT"
+                f"no connection to {endpoint.authority}{through} within {CONNECT_TIMEOUT:g} s", code="CONNECT_TIMEOUT"
             ) from None
 
     async def _reach(self, endpoint: Endpoint) -> ByteStream:
