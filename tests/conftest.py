@@ -40,9 +40,14 @@ def _is_async(function: Any) -> bool:
     return inspect.iscoroutinefunction(inner)
 
 
+def _names(mark: pytest.Mark) -> list[str]:
+    names = mark.args[0] if mark.args else mark.kwargs["argnames"]
+    return [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")):
-        return
+    if any("backend" in _names(mark) for mark in metafunc.definition.iter_markers("parametrize")):
+        return  # the test chooses for itself
     if _is_async(metafunc.function) and "backend" not in metafunc.fixturenames:
         metafunc.fixturenames.append("backend")
     if "backend" in metafunc.fixturenames:
