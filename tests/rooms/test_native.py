@@ -15,14 +15,18 @@ from realserver import RealServer
 from venues import PATIENCE, NativeVenue, counted_handles, next_of, token
 
 from livekit_agent import RoomError, events
-from livekit_agent.rooms import ConnectionState, NativeRooms
+from livekit_agent.rooms import ConnectionState, NativeRooms, _ffi
 
-pytestmark = pytest.mark.real_server
+pytestmark = [pytest.mark.real_server, pytest.mark.timeout(120)]
+
+
+#: An abandoned join may need as long as the library gives ICE on a busy machine.
+LATE = 40.0
 
 
 async def gone(venue: NativeVenue, *identities: str) -> None:
     """Wait until the server has nobody else in the room."""
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(LATE):
         while sorted(await venue.present()) != sorted(identities):  # noqa: ASYNC110 - the server tells nobody outside
             await anyio.sleep(0.05)
 
@@ -36,6 +40,10 @@ async def test_joins_given_up_at_any_moment_leave_nobody_in_the_room(native: Nat
                 room = await native.join(f"guest-{number}")
                 completed += 1
                 await room.disconnect()
+        router = _ffi.native_transport().router
+        with anyio.fail_after(LATE):
+            while router.pending_calls:  # noqa: ASYNC110 - nobody waits for them, that is the point
+                await anyio.sleep(0.05)
         await gone(native)
         assert completed < 12
 
@@ -158,8 +166,6 @@ def test_a_loop_that_ends_inside_a_room_does_not_stay_in_it(native: NativeVenue,
 
 
 def test_a_forked_child_is_refused(native: NativeVenue) -> None:
-    from livekit_agent.rooms import _ffi
-
     async def visit() -> None:
         async with native.open(), await native.join("a"):
             pass
@@ -176,7 +182,6 @@ def test_a_forked_child_is_refused(native: NativeVenue) -> None:
 
 
 async def test_a_panic_elsewhere_does_not_end_a_living_room(native: NativeVenue) -> None:
-    from livekit_agent.rooms import _ffi
     from livekit_agent.rooms._proto import ffi
 
     async with native.open():
@@ -192,8 +197,6 @@ async def test_a_panic_elsewhere_does_not_end_a_living_room(native: NativeVenue)
 
 
 async def test_a_blocked_loop_loses_data_and_no_arrival(native: NativeVenue, monkeypatch: pytest.MonkeyPatch) -> None:
-    from livekit_agent.rooms import _ffi
-
     async def flood() -> None:
         async with await native.join("b") as b:
             await b.local_participant.publish_audio()  # so that the server announces it at once
