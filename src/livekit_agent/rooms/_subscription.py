@@ -42,6 +42,8 @@ class Subscription:
         self._ended = ended
         self._overflowed = False
         self._wake: anyio.Event | None = None
+        self.on_overflow: Callable[[], None] | None = None
+        """Called, synchronously, when lifecycle events overflow: the consumer may be too busy ever to look again."""
 
     @property
     def dropped(self) -> int:
@@ -71,6 +73,8 @@ class Subscription:
         elif len(self._kept) >= ROOM_LIFECYCLE_EVENTS_MAX:
             self._overflowed = True
             self.end()
+            if self.on_overflow is not None:
+                self.on_overflow()
             return
         else:
             self._kept.append((self._sequence, event))

@@ -43,6 +43,7 @@ import math
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import Enum, auto
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -52,7 +53,7 @@ from anyio.abc import TaskGroup
 
 from .. import events
 from .._bounds import FLUSH_TIMEOUT, ROOM_JOIN_TIMEOUT, TERMINATED_LEAVE_TIMEOUT
-from .._errors import ResourceExhaustedError, RoomError
+from .._errors import RoomError
 from .._options import WorkerOptions
 from .._types import CancelReason, JobStatus
 from ..context import Cleanup, JobContext, JobLog
@@ -270,7 +271,9 @@ class JobScope:
             async with anyio.create_task_group() as user_tasks:
                 ctx = self._context(room, user_tasks)
                 if host.deliveries:
-                    inner.start_soon(self._pump, ctx, room.subscribe(*host.deliveries, replay=True))
+                    happenings = room.subscribe(*host.deliveries, replay=True)
+                    happenings.on_overflow = partial(self.cancel, CancelReason.ROOM_BACKLOG)
+                    inner.start_soon(self._pump, ctx, happenings)
                 pending = host.handler.on_job_assigned(ctx)
                 # A plain function as on_job_assigned is a job whose work is done.
                 if pending is not None:  # pyright: ignore[reportUnnecessaryComparison]
@@ -318,10 +321,6 @@ class JobScope:
                 pending = deliveries[type(event)](ctx, event)
                 if pending is not None:
                     await pending
-        except ResourceExhaustedError as exc:
-            if exc.resource != "room_events":
-                raise
-            self.cancel(CancelReason.ROOM_BACKLOG)
         except (KeyboardInterrupt, SystemExit) as exc:
             # Kept here, as in run(): out of a task of its own it would not get as far as run() on asyncio.
             self._interrupt = exc

@@ -15,6 +15,9 @@ import anyio
 
 __all__ = ["Alarm", "Timekeeper"]
 
+#: Below so many alarms it is not worth looking for stopped ones.
+_TIDY_FROM = 64
+
 
 class Alarm:
     """A call to come."""
@@ -42,17 +45,30 @@ class Alarm:
 
 
 class Timekeeper:
-    """Alarms, and the task that rings them.  The calls must not raise and not block."""
+    """Alarms, and the task that rings them.  The calls must not raise and not block.
+
+    Most alarms are stopped long before their time (a day's ``job_timeout`` after a job of seconds), so once the stopped
+    ones may be the larger part they are thrown away.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._serial = 0
+        self._tidy_at = _TIDY_FROM
         self._changed = anyio.Event()
+
+    def __len__(self) -> int:
+        """How many alarms are held, stopped ones included."""
+        return len(self._heap)
 
     def at(self, when: float, call: Callable[[], object]) -> Alarm:
         """Call at the first instant after ``when``; at once if that is past; never for ``inf``."""
         alarm = Alarm(when, call)
         if when < math.inf:
+            if len(self._heap) >= self._tidy_at:
+                self._heap = [entry for entry in self._heap if entry[2].live]
+                heapq.heapify(self._heap)
+                self._tidy_at = max(2 * len(self._heap), _TIDY_FROM)
             self._serial += 1
             heapq.heappush(self._heap, (when, self._serial, alarm))
             if self._heap[0][2] is alarm:
