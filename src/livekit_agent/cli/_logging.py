@@ -15,11 +15,17 @@ _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING
 
 def set_up_logging(level: str) -> None:
     """Send everything from ``level`` up to stderr."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_WithJob("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("livekit_agent").setLevel(_LEVELS[level])
+
+
+class _WithJob(logging.Formatter):
+    """Names the job that a record is about, so that one job's lines can be picked out."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """The line, with the job's id where the record has one that the text does not say."""
+        line = super().formatMessage(record)
+        job_id = getattr(record, "job_id", "")
+        return f"{line}  [{job_id}]" if job_id and job_id not in line else line
