@@ -494,6 +494,8 @@ async def _linger(stream: ByteStream, *, receive: bool = True) -> None:
     with anyio.move_on_after(CLOSE_TIMEOUT):
         try:
             await stream.send_eof()
+        except NotImplementedError:
+            return  # TLS has no half-close: the caller closes the whole
         except OSError:
             # The client has reset the connection.  AnyIO's trio stream lets shutdown()'s ENOTCONN through as it is.
             return

@@ -38,6 +38,7 @@ from .._errors import (
     AuthenticationError,
     ConfigError,
     ConnectionLostError,
+    LocalProtocolError,
     ShutdownTimeoutError,
     WorkerError,
 )
@@ -512,6 +513,24 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             return exc
         except OSError as exc:
             return ConnectionLostError(f"cannot connect: {type(exc).__name__}")
+        try:
+            core = self._make_core()
+        except LocalProtocolError:
+            # A name or token that cannot be put on the wire: the caller's fault, raised on, but not with a socket open.
+            await anyio.aclose_forcefully(stream)
+            raise
+        debug = self.log if self.options.websocket_debug else None
+        self._session = Session(stream, core, self._on_event, debug=debug)
+        try:
+            closed = await self._session.run()
+        finally:
+            self._session = None
+            for job in list(self._jobs.values()):
+                if job.outcome is not None:
+                    job.delivered.set()  # the server has forgotten the job: nothing to wait for
+        return closed.error or ConnectionLostError("the connection was closed", last_close_code=closed.code)
+
+    def _make_core(self) -> WorkerConnection:
         now, wall = anyio.current_time(), self._wall_clock()
         core = SignalConnection.worker(
             host=self._endpoint.authority,
@@ -526,16 +545,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         core.set_standing(self._load, self._load >= 1.0, now)
         if self._draining:
             core.drain(now)
-        debug = self.log if self.options.websocket_debug else None
-        self._session = Session(stream, core, self._on_event, debug=debug)
-        try:
-            closed = await self._session.run()
-        finally:
-            self._session = None
-            for job in list(self._jobs.values()):
-                if job.outcome is not None:
-                    job.delivered.set()  # the server has forgotten the job: nothing to wait for
-        return closed.error or ConnectionLostError("the connection was closed", last_close_code=closed.code)
+        return core
 
     def _registration(self) -> Registration:
         options = self.options
