@@ -142,7 +142,7 @@ class ScriptedHandler(BaseHandler):
         calls: dict[str, Callable[[], Awaitable[object]]] = {
             "ctx.wait_closed": ctx.wait_closed,
             "ctx.wait_for": lambda: ctx.wait_for(events.DataReceived),
-            "ctx.events": lambda: anext(aiter(ctx.events())),
+            "ctx.events": lambda: anext(ctx.events(events.DataReceived)),
             "room.wait_closed": ctx.room.wait_closed,
             "room.wait_for": lambda: ctx.room.wait_for(events.DataReceived),
             "publish_data": lambda: me.publish_data(b"never sent"),

@@ -1,7 +1,7 @@
 """The promises (docs/simulation.md), as checkers of a trace: which there are.
 
-Wire W1 to W20, jobs J1 to J12, structure S1 to S9, time T1 to T5; a file each.  To add one: a class there, a line in its
-tuple, and a trace that makes it fire in tests/simulation/test_checkers.py.
+Wire W1 to W20, jobs J1 to J12, structure S1 to S9, time T1 to T5; a file each.  To add one: a class there, a line in
+its tuple, and a trace that makes it fire in tests/simulation/test_checkers.py.
 
 Pure: layer 2.
 """

@@ -29,7 +29,7 @@ class J1_called_once(Checker):
         elif note.kind == "ended":
             for job in self.history.life(note.who).jobs.values():
                 if job.run_at is not None:
-                    self.judge(len(job.started) == 1, f"{job.job} runs, its handler was called {len(job.started)} times")
+                    self.judge(len(job.started) == 1, f"{job.job}: its handler was called {len(job.started)} times")
 
 
 class J2_terminate_cancels(Checker):
@@ -67,7 +67,7 @@ class J3_terminated_once(Checker):
         if note.what == "handler":
             if note.kind == "terminated":
                 job = self.history.job(note)
-                stuck = any(said.data["error"] == STUCK for said in job.said) or _stuck_later(job, note.t)
+                stuck = any(said.data["error"] == STUCK for said in job.said) or _unsaid(job)
                 self.judge(len(job.terminated) == 1, f"{note.job} was said to be over twice")
                 self.judge(stuck or (not job.running and job.children == 0), f"{note.job} still runs")
         elif note.kind == "ended":
@@ -76,8 +76,8 @@ class J3_terminated_once(Checker):
                     self.judge(len(job.terminated) == 1, f"{job.job}: {len(job.terminated)} calls of on_job_terminated")
 
 
-def _stuck_later(job: JobStory, now: float) -> bool:
-    """Whether it was cancelled at least its grace ago: it is stuck, though its status may be waiting for a connection."""
+def _unsaid(job: JobStory) -> bool:
+    """Whether it may be stuck though it has not said so: its status waits for a connection."""
     return job.running and not job.plain
 
 
@@ -242,4 +242,3 @@ JOBS: tuple[type[Checker], ...] = (
     J11_no_answer_is_no,
     J12_contexts_stay,
 )
-

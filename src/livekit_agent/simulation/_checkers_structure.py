@@ -80,8 +80,9 @@ def _timed_out(job: JobStory, note: Note) -> bool:
 #: What must be in the trace when a job says that it ended for this.
 _EVIDENCE: Mapping[str, Callable[[JobStory, Note], bool]] = {
     "job terminated by the server": lambda job, note: job.terminate_heard_at is not None,
-    "worker shut down before the job ended": lambda job, note: note.t > job.life.drain_deadline
-    or any(timeout <= 0 for _, timeout in job.life.stops),
+    "worker shut down before the job ended": lambda job, note: (
+        note.t > job.life.drain_deadline or any(timeout <= 0 for _, timeout in job.life.stops)
+    ),
     "job execution timeout": _timed_out,
     "worker cancelled": lambda job, note: job.life.cancelled_at is not None,
     "job shut itself down": lambda job, note: job.script.get("do") == "shutdown",
@@ -212,10 +213,8 @@ class S8_full_outbox_blocks_nothing(Checker):
         elif note.what == "handler":
             if note.kind in _ENDINGS and (due := self._due.pop((note.who, note.job), None)) is not None:
                 self.judge(note.t == due, f"{note.job} was cancelled {note.t - due:g} s late, the outbox was full")
-        elif note.what == "deliver":
-            # Pings still come in while nothing goes out.
-            if note.kind == "down" and self._choked.get(str(note.data["connection"]), -1.0) >= note.t:
-                self.judge(True, "")
+        elif note.kind == "down" and self._choked.get(str(note.data["connection"]), -1.0) >= note.t:
+            self.judge(True, "")  # pings still come in while nothing goes out
 
     def finish(self) -> None:
         for _, job in self._due:

@@ -113,9 +113,9 @@ class T3_never_early(Checker):
                 self.judge(note.t == due, f"{note.who} dialled at {note.t!r} instead of {due!r}")
         elif note.kind == "answer":
             job = self.history.job(note)
-            if job.script.get("request") == "never" and job.asked_at is not None and not note.data["yes"]:
-                if self.history.life(note.who).draining_at is None:
-                    self.judge(note.t == job.asked_at + ANSWER_TIMEOUT, f"{note.job} was given up early")
+            unanswered = job.script.get("request") == "never" and not note.data["yes"]
+            if unanswered and job.asked_at is not None and job.life.stopping_since > note.t:
+                self.judge(note.t == job.asked_at + ANSWER_TIMEOUT, f"{note.job} was given up early")
 
 
 class T4_idle_is_idle(Checker):

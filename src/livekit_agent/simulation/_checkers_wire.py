@@ -5,6 +5,7 @@ from __future__ import annotations
 from .._bounds import (
     ANSWER_TIMEOUT,
     ASSIGNMENT_TIMEOUT,
+    CLOSE_TIMEOUT,
     DEAD_AFTER_SILENCE,
     MESSAGE_BYTES_MAX,
     OUTBOX_BYTES_MAX,
@@ -148,7 +149,7 @@ class W5_duplicates_start_nothing(Checker):
             job = self.history.job(note)
             self.judge(len(job.started) == 1, f"{note.job} was started {len(job.started)} times")
         elif note.what == "room" and note.kind == "entered":
-            joins = max((life.jobs[note.job].joins for life in self.history.lives.values() if note.job in life.jobs))
+            joins = max(life.jobs[note.job].joins for life in self.history.lives.values() if note.job in life.jobs)
             self.judge(joins <= 1, f"{note.job} joined its room {joins} times")
 
 
@@ -302,6 +303,8 @@ class W12_heartbeat(Checker):
         connection = self.history.connection(note.who)
         if connection.registered_at is not None:
             due = max(connection.last_delivery, connection.registered_at) + DEAD_AFTER_SILENCE
+            if connection.closing_at is not None and connection.closing_at <= due:
+                due = max(due, connection.closing_at + CLOSE_TIMEOUT)
             self.judge(note.t <= due, f"{note.who} lived on until {note.t:g}, in silence; due was {due:g}")
 
 

@@ -6,18 +6,16 @@ import math
 from collections.abc import Iterator, Sequence
 
 from ._history import History
-from ._scenario import FAULT_KINDS, STATES, Scenario
+from ._scenario import FAULT_KINDS, PAIRED, STATES, Scenario
 from ._trace import Note
 
 __all__ = ["GOALS", "reached"]
-
-_PAIRED = ("reset", "restart", "hang")
 
 #: Every goal.  A goal is reached when ``reached`` yields it.
 GOALS: tuple[str, ...] = (
     *(f"fault: {kind}" for kind in FAULT_KINDS),
     # A worker in backoff has no connection that could be reset or hang: there the connect meets with it.
-    *(f"{kind} while {state}" for kind in _PAIRED for state in STATES),
+    *(f"{kind} while {state}" for kind in PAIRED for state in STATES),
     "a status was lost and sent again",
     "two ends at one instant",
     "a job ended exactly at its time-out",
@@ -70,7 +68,7 @@ def _of_fault(note: Note) -> Iterator[str]:
     yield f"fault: {note.kind}"
     states = note.data.get("states")
     paired = {"hang_connect": "hang", "refuse_connect": "reset"}.get(note.kind, note.kind)
-    if paired in _PAIRED and isinstance(states, tuple):
+    if paired in PAIRED and isinstance(states, tuple):
         for state in states:
             if paired == note.kind or state == "backoff":
                 yield f"{paired} while {state}"
@@ -113,7 +111,6 @@ def _of_end(note: Note, history: History, last: Note | None) -> Iterator[str]:
 
 def _of_worker_end(note: Note, history: History) -> Iterator[str]:
     for name, goal in (
-        ("stuck", "a job was stuck"),
         ("drained", "a drain ended by itself"),
         ("cut", "a drain cut a job"),
         ("unproven", "a last status stayed unproven"),
@@ -135,6 +132,8 @@ def _of_state(note: Note, history: History) -> Iterator[str]:
             yield "an accepted offer lapsed"
     elif note.what == "event" and note.kind == "job_ended":
         job = history.job(note)
+        if note.data["reason"] == "handler ignored its cancellation":
+            yield "a job was stuck"
         if 2 in job.cleanups and 2 not in job.cleaned:
             yield "a clean-up was cut"
     elif note.what == "worker" and note.kind == "stop" and len(life.stops) > 1:

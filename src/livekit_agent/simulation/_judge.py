@@ -1,9 +1,9 @@
 """What all checkers share: the base class, what a violation is, and the jury that shows them the trace.
 
-A checker is one class, named after its invariant (``W3_…``), with the promise as its docstring.  The jury calls ``look``
-with every note of the kinds it watches and ``finish`` at the end; ``judge`` counts an evaluation and records a violation.
-It reads notes and the stories told from them (``_history.py``), nothing else: so a hand-written trace can make each one
-fire (tests/simulation/test_checkers.py).
+A checker is one class, named after its invariant (``W3_…``), with the promise as its docstring.  The jury calls
+``look`` with every note of the kinds it watches and ``finish`` at the end; ``judge`` counts an evaluation and records a
+violation.  It reads notes and the stories told from them (``_history.py``), nothing else: so a hand-written trace can
+make each one fire (tests/simulation/test_checkers.py).
 
 Pure: layer 2.
 """

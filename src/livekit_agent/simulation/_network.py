@@ -232,8 +232,8 @@ class SimConnection:
     ) -> None:
         """``on_delivery``: told (connection, ``up`` or ``down``, size, kinds of what is complete).  ``on_frame``: told
         (connection, end, kind) of each control frame that an end sends, and of every frame behind its Close.
-        ``on_fault``: told (connection, what, for how long) breaks it.  ``on_leave``: told (connection, end) that an end was
-        closed; ``on_close``: both are."""
+        ``on_fault``: told (connection, what, for how long) breaks it.  ``on_leave``: told (connection, end) that an
+        end was closed; ``on_close``: both are."""
         self.label = label
         self.up, self.down = Line(conditions), Line(conditions)
         """From the worker, and from the server."""

@@ -101,7 +101,8 @@ class RecordedConnection(WorkerConnection):
             SignalConnection.tracer = tracer
 
     def _run_again(self, book: JobBook, cut: random.Random | None) -> tuple[list[object], list[object]]:
-        connection = WorkerConnection(**{**self._settings, "book": book})
+        settings: dict[str, Any] = {**self._settings, "book": book}
+        connection = WorkerConnection(**settings)
         # The answer to the upgrade was made for the key of the first run.
         _handshake(connection)._nonce = _handshake(self)._nonce
         happened: list[object] = []

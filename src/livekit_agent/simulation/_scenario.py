@@ -38,6 +38,9 @@ STATES = (
 )
 """What may be going on at a worker, for faults that wait for it and goals that count it."""
 
+PAIRED = ("reset", "restart", "hang")
+"""Faults that must strike in each of these states at least once in a set of seeds."""
+
 TYPES = ("room", "participant", "publisher")
 
 #: What a job's handler may do, and how often (_actor.py has a method for each).
@@ -45,9 +48,9 @@ DOINGS: Mapping[str, int] = {
     "return": 40,
     "raise": 10,
     "group": 4,
-    "hang": 26,
+    "hang": 20,
     "shield": 4,
-    "stuck": 3,
+    "stuck": 5,
     "swallow": 5,
     "shutdown": 4,
     "cancel": 3,
@@ -263,7 +266,7 @@ def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
 def _draw_jobs(rng: random.Random, chaos: float, workers: tuple[WorkerPlan, ...]) -> tuple[JobPlan, ...]:
     """At least eight jobs of all three types, some in bursts at one instant."""
     jobs: list[JobPlan] = []
-    count = rng.randint(8, 14)
+    count = rng.randint(12, 18)
     while len(jobs) < count:
         at = round(rng.uniform(1.0, chaos - 5.0), rng.choice((0, 3)))
         burst = rng.choice((1, 1, 1, 2, 4))
@@ -297,9 +300,16 @@ def _draw_faults(rng: random.Random, kinds: tuple[str, ...], chaos: float) -> tu
     weights = [FAULT_KINDS[kind].weight for kind in on]
     faults: list[Fault] = []
     for kind in rng.choices(on, weights, k=rng.randint(8, 18)):
-        faults.append(draw_fault(rng, kind, round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3)))))
+        fault = draw_fault(rng, kind, round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3))))
+        if kind in PAIRED and fault.when in _COMPANIONS:
+            companion = draw_fault(rng, _COMPANIONS[fault.when], fault.at)
+            faults.append(replace(companion, target=fault.target, when="running" if companion.kind == "drain" else ""))
+        faults.append(fault)
     return tuple(sorted(faults, key=lambda fault: fault.at))
 
+
+#: States that hardly last, and the fault that makes them last.
+_COMPANIONS: Mapping[str, str] = {"draining": "drain", "joining": "join_hangs"}
 
 #: Faults that mean nothing but in one state.
 _ONLY_WHEN: Mapping[str, str] = {"stop_again": "draining"}
@@ -308,7 +318,7 @@ _ONLY_WHEN: Mapping[str, str] = {"stop_again": "draining"}
 def draw_fault(rng: random.Random, kind: str, at: float) -> Fault:
     """A fault of a kind."""
     low, high = FAULT_KINDS[kind].span
-    when = rng.choice(STATES) if rng.random() < 0.5 else ""
+    when = rng.choice(STATES) if rng.random() < (0.8 if kind in PAIRED else 0.4) else ""
     return Fault(
         at=at,
         kind=kind,

@@ -1,8 +1,8 @@
 """Timing every shield of the SDK while a simulation runs.
 
 Source text can say that a shield has a deadline; only a run shows how long it stood.  :func:`watched_shields` looks at
-each cancel scope as it is entered: one that is a shield, entered by code of this package, is noted when it is left, with
-the function that entered it and the virtual seconds it lasted.
+each cancel scope as it is entered: one that is a shield, entered by code of this package, is noted when it is left,
+with the function that entered it and the virtual seconds it lasted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def watched_shields(backend: str, note: Callable[[str, float], None]) -> Generat
     def watched_enter(scope: Any) -> Any:
         result = enter(scope)
         if scope.shield:
-            frame = sys._getframe(1)
+            frame = sys._getframe(1)  # pyright: ignore[reportPrivateUsage] - the one way to know who entered it
             module: str = frame.f_globals.get("__name__", "")
             if module.startswith(_OURS) and not module.startswith(_NOT_OURS):
                 name = f"{module.removeprefix(_OURS)}:{frame.f_code.co_qualname}"

@@ -170,12 +170,13 @@ class World:
         from ._faults import FaultDriver
 
         SignalConnection.tracer = Tap(self.trace, self.now)
+        people = 0
         threads, tasks_before = threading.active_count(), len(anyio.get_running_tasks())
         try:
             with recorded(self.note):
                 async with self.rooms, anyio.create_task_group() as tasks:
                     self.tasks: TaskGroup = tasks
-                    unobserve = self.rooms.observe(self._on_ledger)
+                    self.rooms.observe(self._on_ledger)
                     self.note("world", "act", "chaos", seed=self.scenario.seed)
                     tasks.start_soon(self._serve)
                     for seat in self.seats:
@@ -192,15 +193,15 @@ class World:
                     await self._converge()
                     await self._lull()
                     await self._draw_curtain()
+                    people = sum(len(self.rooms.participants(room.name)) for room in self.rooms.list_rooms())
                     tasks.cancel_scope.cancel()
-                unobserve()
         finally:
             SignalConnection.tracer = None
         self.note(
             "world",
             "end",
             tasks_left=len(anyio.get_running_tasks()) - tasks_before,
-            rooms_left=len(self.rooms.list_rooms()),
+            people_left=people,
             agents_left=len(self.agents),
             streams_left=self.streams,
             threads_left=threading.active_count() - threads,
