@@ -39,6 +39,7 @@ from livekit_agent.monitoring._probe import Sample
 from livekit_agent.protocol import RegisterReceived, ServerInfo, UpgradeRequested, agent_token
 from livekit_agent.protocol._events import AvailabilityReceived
 from livekit_agent.protocol._server_side import ServerConnection
+from livekit_agent.protocol._state import Stage
 from livekit_agent.rooms import MemoryRooms, Room
 from livekit_agent.rooms._ledger import LedgerEvent, ParticipantEntered, ParticipantGone
 from livekit_agent.runtime._outcome import only_leaf
@@ -100,14 +101,20 @@ class Line:
     def __repr__(self) -> str:
         return f"<Line {self.number} {self.core.stage.name}>"
 
-    # --- what the server says ---
+    # --- what the server says; to a worker that has gone, or is going, nothing ---
+
+    @property
+    def open(self) -> bool:
+        """Whether the worker still listens."""
+        return self.core.stage is Stage.REGISTERED
 
     def offer(self, job_id: str, *, room: str = "r", **fields: Any) -> None:
         """Offer a job."""
         job = pb.Job(id=job_id, **{"type": pb.JT_ROOM, "room": models.Room(sid="RM_1", name=room), **fields})
         self._gateway.jobs[job_id] = job
-        self.core.offer(job, anyio.current_time())
-        self.pump()
+        if self.open:
+            self.core.offer(job, anyio.current_time())
+            self.pump()
 
     def assign(self, job_id: str, *, token: str | None = None) -> None:
         """Assign a job that was accepted."""
@@ -123,13 +130,15 @@ class Line:
                 agent_name="",
                 permissions=None,
             )
-        self.core.assign(job, token, anyio.current_time())
-        self.pump()
+        if self.open:
+            self.core.assign(job, token, anyio.current_time())
+            self.pump()
 
     def terminate(self, job_id: str) -> None:
         """Ask the worker to end a job."""
-        self.core.terminate(job_id, anyio.current_time())
-        self.pump()
+        if self.open:
+            self.core.terminate(job_id, anyio.current_time())
+            self.pump()
 
     def go_away(self) -> None:
         """Ask the worker to come back on another connection."""
@@ -226,6 +235,8 @@ class Line:
                 else:
                     self.core.reject_upgrade(self.http_status, b"no", self.http_headers, now)
             elif isinstance(event, RegisterReceived) and self.answers_register:
+                if self.core.stage is not Stage.REGISTERING:
+                    continue  # the worker went on to say goodbye in the same read
                 self.core.registered(f"AW_{self.number}", INFO, now)
                 self.registered = True
             elif isinstance(event, AvailabilityReceived):

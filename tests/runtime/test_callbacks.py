@@ -103,7 +103,7 @@ async def test_an_error_in_a_task_of_its_group_fails_the_job() -> None:
 
 async def test_an_async_generator_in_a_handler_is_closed_inside_the_job() -> None:
     async def assigned(ctx: JobContext) -> None:
-        async def numbers():  # type: ignore[no-untyped-def] # noqa: ANN202
+        async def numbers():  # type: ignore[no-untyped-def]
             try:
                 while True:
                     yield 1

@@ -6,6 +6,7 @@ import gc
 import itertools
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from livekit_agent import JobContext, UniversalWorker, WorkerError, WorkerStatus, events
@@ -126,7 +127,7 @@ async def test_statuses_in_their_order_of_precedence() -> None:
         await w.told("AJ_2 RUNNING")
         seen.append(worker.status)
         w.line.drop()
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
         await w.gateway.until(lambda: not worker.stats.connected)
         seen.append(worker.status)  # disconnected although full
         worker.request_stop()
@@ -328,7 +329,7 @@ async def test_alarms_ring_in_order_at_the_first_instant_after() -> None:
 def census(worker: UniversalWorker) -> dict[str, int]:
     """How many objects of each of our classes are alive."""
     gc.collect()
-    names = [type(thing).__name__ for thing in gc.get_objects() if type(thing).__module__.startswith("livekit_agent")]
+    names = [type(x).__name__ for x in gc.get_objects() if str(type(x).__module__).startswith("livekit_agent")]
     return {name: names.count(name) for name in sorted(set(names))}
 
 
