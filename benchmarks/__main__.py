@@ -65,7 +65,7 @@ def main() -> int:
         found = suite()
         assert found, f"{name} gave no figures"
         figures.extend(found)
-        print(f"{name}: {time.monotonic() - began:.1f} s", file=sys.stderr, flush=True)
+        print(f"{name}: {time.monotonic() - began:.1f} s\n{table(found)}", file=sys.stderr, flush=True)
 
     smoke: bool = arguments.smoke
     run("import", lambda: processes.imports(smoke))
