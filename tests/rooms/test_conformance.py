@@ -185,6 +185,7 @@ async def test_data_goes_only_where_it_is_sent(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, await venue.join("c") as c:
             to_b, to_c = b.subscribe(events.DataReceived), c.subscribe(events.DataReceived)
+            await both_see_each_other(a, b, c)
             await a.local_participant.publish_data(b"for c", destination_identities=["c"])
             await a.local_participant.publish_data(b"for nobody", destination_identities=["nobody"])
             await a.local_participant.publish_data(b"for all")
@@ -197,6 +198,7 @@ async def test_reliable_data_keeps_its_order(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             heard = b.subscribe(events.DataReceived)
+            await both_see_each_other(a, b)
             for number in range(100):
                 await a.local_participant.publish_data(str(number))
             got = [(await next_of(heard, events.DataReceived)).data for _ in range(100)]
@@ -207,9 +209,18 @@ async def test_data_from_the_server_comes_from_nobody(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a:
             heard = a.subscribe(events.DataReceived)
-            await venue.send(b"news", topic="server")
-            packet = await next_of(heard, events.DataReceived)
+            async with anyio.create_task_group() as group:
+                group.start_soon(keep_sending, venue)
+                packet = await next_of(heard, events.DataReceived)
+                group.cancel_scope.cancel()
             assert (packet.data, packet.topic, packet.participant, packet.identity) == (b"news", "server", None, "")
+
+
+async def keep_sending(venue: Venue) -> None:
+    """A real server drops what it sends before the receiver's data channel is open."""
+    while True:
+        await venue.send(b"news", topic="server")
+        await anyio.sleep(0.2)
 
 
 @pytest.mark.parametrize("size", [64_001, 63_990], ids=["larger than a packet", "too large with its header"])
@@ -456,6 +467,7 @@ async def test_a_wait_ends_with_the_room(venue: Venue) -> None:
 async def test_wait_for_takes_the_first_that_fits_or_times_out(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
             async with anyio.create_task_group() as group:
                 group.start_soon(send_three, b)
                 event = await a.wait_for(events.DataReceived, lambda packet: packet.data == b"2", timeout=PATIENCE)

@@ -186,13 +186,13 @@ async def test_a_panic_elsewhere_does_not_end_a_living_room(native: NativeVenue)
 
     async with native.open():
         async with await native.join("a") as a:
-            heard = a.subscribe(events.DataReceived)
+            heard = a.subscribe(events.RoomMetadataChanged)
             assert _ffi._library is not None
             panic = ffi.FfiEvent()
             panic.panic.message = "a room was not made ready"
             _ffi._library._route(panic)
-            await native.send(b"still here", "t")
-            assert (await next_of(heard, events.DataReceived)).data == b"still here"
+            await native.update_room("still here")
+            assert (await next_of(heard, events.RoomMetadataChanged)).metadata == "still here"
             assert a.is_open
 
 
