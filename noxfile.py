@@ -63,3 +63,13 @@ def docs(session: nox.Session) -> None:
     session.install("-e", ".[dev]", *CONSTRAINTS)
     session.run("python", "docs/generate.py")
     session.run("pytest", "tests/test_docs.py", *session.posargs)
+
+
+@nox.session(python="3.12")
+def autobahn(session: nox.Session) -> None:
+    """Autobahn|Testsuite against our WebSocket client; writes docs/proof/autobahn.md.
+
+    The suite wants CPython 2.7 and a C compiler: ``PYTHON27=$(pyenv prefix 2.7.18)/bin/python nox -s autobahn``.
+    """
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("python", "tests/autobahn/run.py", *session.posargs)

@@ -1,0 +1,1 @@
+"""Autobahn|Testsuite, the outside judge of our WebSocket: see ``run.py``."""
