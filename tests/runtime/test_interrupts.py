@@ -109,6 +109,22 @@ async def test_an_interrupt_in_the_answer_to_an_offer_declines_and_surfaces(inte
         assert w.gateway.final("AJ_1") == (FAILED, "worker cancelled")
 
 
+@INTERRUPTS
+async def test_an_interrupt_surfaces_also_when_start_is_cancelled_at_the_same_time(
+    interrupt: type[BaseException],
+) -> None:
+    async def assigned(ctx: JobContext) -> None:
+        await anyio.sleep(1)
+        w.start_scope.cancel()
+        raise interrupt
+
+    async with world(assigned) as w:
+        await w.give()
+        await w.finished.wait()
+        assert isinstance(w.error, interrupt)
+        assert w.gateway.final("AJ_1") == (FAILED, "worker interrupted")
+
+
 async def test_a_group_three_deep_with_an_error_and_a_cancellation_is_failed_with_the_error() -> None:
     async def assigned(ctx: JobContext) -> None:
         async def deep(depth: int) -> None:
@@ -204,6 +220,25 @@ async def test_a_bare_cancel_of_a_jobs_task_fails_that_job_and_no_other(backend:
         assert await w.gateway.end_of("AJ_2") == (SUCCESS, "")
         await w.told("AJ_1 terminated")
         await w.give("AJ_3", room="r3")  # the worker lives
+
+
+async def test_a_bare_cancel_of_an_answer_declines_and_the_worker_lives(backend: str) -> None:
+    if backend == "trio":
+        pytest.skip(NATIVE)
+
+    async def request(job: object) -> bool:
+        if w.gateway.answers:
+            return True
+        cancel_this_task()
+        await anyio.sleep_forever()
+        return True
+
+    async with world(until_cancelled, callbacks={"job_request": request}) as w:
+        line = await w.gateway.registered()
+        line.offer("AJ_1")
+        assert not (await w.gateway.answer("AJ_1")).available
+        await w.give("AJ_2")
+        await w.told("AJ_2 RUNNING")
 
 
 @pytest.mark.parametrize("where", ["clean-up", "on_job_terminated"])

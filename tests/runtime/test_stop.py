@@ -136,6 +136,18 @@ async def test_without_jobs_a_stop_ends_at_once() -> None:
         assert w.gateway.standings()[-1][0], "FULL is the last word before the Close"
 
 
+async def test_when_stop_returns_nothing_lives_any_more() -> None:
+    async with world(until_cancelled, start=False) as w:
+        before = {task.id for task in anyio.get_running_tasks()}
+        w.tasks.start_soon(w.run)
+        await w.give()
+        await w.told("AJ_1 RUNNING")
+        await w.worker.stop(0)
+        ours = [t.name for t in anyio.get_running_tasks() if t.id not in before and ".runtime._" in t.name]
+        assert ours == []
+        assert w.worker.status is WorkerStatus.CLOSED
+
+
 async def test_the_close_has_code_1000() -> None:
     closed = []
 
@@ -559,6 +571,36 @@ async def test_a_handler_with_a_long_grace_is_out_of_the_room_by_2_8_s_too() -> 
         await w.told("AJ_1 left")
         assert anyio.current_time() == math.nextafter(began + 2.8, math.inf)
         assert (await w.gateway.end_of("AJ_1"))[0] is SUCCESS
+
+
+async def test_deadlines_of_the_handlers_own_fire_in_order_at_exact_instants() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        start = anyio.current_time()
+        for _ in range(3):
+            with anyio.CancelScope(deadline=start + 3) as outer:
+                with anyio.CancelScope(deadline=start + 2):
+                    with anyio.CancelScope(deadline=start + 1):
+                        await anyio.sleep_forever()
+                    w.tell(f"inner {anyio.current_time() - start}")
+                    await anyio.sleep_forever()
+                w.tell(f"middle {anyio.current_time() - start}")
+                await anyio.sleep_forever()
+            w.tell(f"outer {anyio.current_time() - start}")
+            outer.deadline = start - 1
+            start = anyio.current_time()
+        with anyio.CancelScope(deadline=start + 1) as outer, anyio.CancelScope(deadline=start + 1):
+            await anyio.sleep_forever()
+        w.tell(f"equal: outer {outer.cancelled_caught}")
+        with anyio.CancelScope(deadline=start + 100) as scope:
+            scope.deadline = start  # moved into the past is now
+            await anyio.sleep_forever()
+        w.tell(f"past {anyio.current_time() - start}")
+
+    async with world(assigned, job_timeout=100) as w:
+        await w.give()
+        assert await w.gateway.end_of("AJ_1") == (SUCCESS, "")
+        said = [line for line in w.story if "AJ_1" not in line]
+        assert said == ["inner 1.0", "middle 2.0", "outer 3.0"] * 3 + ["equal: outer True", "past 1.0"]
 
 
 # ------------------------------------------------------------------------------------ stop in every phase

@@ -42,7 +42,7 @@ class Subscription:
         self._ended = ended
         self._overflowed = False
         self._wake: anyio.Event | None = None
-        self.on_overflow: Callable[[], None] | None = None
+        self.on_overflow: Callable[[], object] | None = None
         """Called, synchronously, when lifecycle events overflow: the consumer may be too busy ever to look again."""
 
     @property

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     Logger = logging.Logger | logging.LoggerAdapter[Any]
     Deliveries = Mapping[type[events.RoomEvent], Callable[[JobContext, Any], Awaitable[None] | None]]
 
-__all__ = ["JobHost", "JobScope"]
+__all__ = ["JobHost", "JobScope", "sort_out"]
 
 #: A handler with room callbacks that ends sooner than this probably meant to wait, in seconds.
 _SUSPICIOUSLY_SHORT = 1.0
@@ -330,7 +330,7 @@ class JobScope:
 
     def _settle(self, raised: BaseException | None) -> tuple[Outcome, BaseException | None]:
         """Judge; and the cancellation that has to be raised again, if it came from an enclosing scope."""
-        cancelled, interrupt, error = _sort_out(raised)
+        cancelled, interrupt, error = sort_out(raised)
         if interrupt is not None and self._interrupt is None:
             self._interrupt = interrupt
         reason = self._reason
@@ -397,7 +397,7 @@ class JobScope:
                 self._budget = max(self._budget - (anyio.current_time() - began), 0.0)
 
     async def _run_cleanups(self) -> None:
-        """Each once.  One that is cut by the budget takes no other with it: the rest are called, in the cancelled scope."""
+        """Each once.  One cut by the budget takes no other with it: the rest are called, in the cancelled scope."""
         cut: BaseException | None = None
         while self._cleanups:
             try:
@@ -419,7 +419,7 @@ class JobScope:
             if pending is not None:
                 await pending
         except BaseException as exc:  # boundary to the user's callback
-            cancelled, interrupt, error = _sort_out(exc)
+            cancelled, interrupt, error = sort_out(exc)
             if error is not None:
                 self.log.error("%s failed", what, exc_info=error)
             if interrupt is not None and self._interrupt is None:
@@ -520,10 +520,10 @@ class JobScope:
                 alarm.stop()
 
 
-def _sort_out(
+def sort_out(
     raised: BaseException | None,
 ) -> tuple[BaseException | None, BaseException | None, Exception | None]:
-    """What came out of a job, as (cancellation, interrupt, error)."""
+    """What came out of user code, as (cancellation, interrupt, error)."""
     if raised is None:
         return None, None, None
     cancelled_class = anyio.get_cancelled_exc_class()

@@ -43,7 +43,7 @@ from .._errors import (
     WorkerError,
 )
 from .._options import WorkerOptions
-from .._types import CancelReason, Job, JobStatus, Reject, ShutdownReport, WorkerStats, WorkerStatus
+from .._types import CancelReason, Job, JobMetadata, JobStatus, Reject, ShutdownReport, WorkerStats, WorkerStatus
 from ..handlers import UniversalHandler, ask, check_handler, room_callbacks
 from ..load import DefaultLoadCalculator
 from ..monitoring._probe import Probe, Sample, process_probe
@@ -71,7 +71,7 @@ from ..protocol import (
     worker_token,
 )
 from ._broadcast import Broadcast
-from ._jobs import JobScope
+from ._jobs import JobScope, sort_out
 from ._outcome import only_leaf
 from ._service_group import ServiceGroup, open_service_group
 from ._session import Session
@@ -147,6 +147,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._connections = 0
         self._jobs: dict[str, JobScope] = {}
         self._asking: dict[str, anyio.CancelScope] = {}
+        self._answering = 0
+        """Questions to the handler that have not come back; one ignoring its cancellation is not in ``_asking``."""
         self._sample = Sample()
         self._load = 0.0
         self._completed = self._failed = 0
@@ -283,7 +285,11 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             leaf = only_leaf(group)
             if leaf is group:
                 raise
-            raise leaf from None
+            raise self._interrupt or leaf from None
+        except anyio.get_cancelled_exc_class():
+            if self._interrupt is not None:
+                raise self._interrupt from None
+            raise
         finally:
             self._closed = True
             self._broadcast.close()
@@ -311,8 +317,11 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self.request_stop(timeout)
         if self._finished is None:
             return ShutdownReport()
-        while self._report is None and not self._finished.is_set():
-            await self._wait_change()
+        # When start() has finished nothing lives any more; but it waits for users' code that ignores its cancellation.
+        finished = self._finished
+        await self._until(
+            lambda: finished.is_set() or (self._report is not None and bool(self._report.stuck or self._answering))
+        )
         report = self._report or ShutdownReport()
         unfinished = report.cancelled + report.stuck
         if strict and unfinished:
@@ -669,20 +678,18 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     async def _answer(self, job: Job) -> None:
         """Ask the handler about one offer and answer it.  The core declines by itself at the answer's deadline."""
-        answer = Reject()
-        with anyio.CancelScope() as scope:
-            self._asking[job.id] = scope
-            if self._wanted(job):
-                try:
-                    answer = await ask(self.handler, job)
-                except Exception:
-                    # User code at the offer's boundary: whatever it raises declines this one offer.
-                    self.log.exception("on_job_request failed for job %s; declined", job.id)
-                except (KeyboardInterrupt, SystemExit) as exc:
-                    self.interrupted(exc)
+        answer: JobMetadata | Reject = Reject()
+        self._answering += 1
+        try:
+            with anyio.CancelScope() as scope:
+                self._asking[job.id] = scope
+                if self._wanted(job):
+                    answer = await self._ask(job)
+        finally:
+            self._answering -= 1
         if self._asking.get(job.id) is scope:
             del self._asking[job.id]
-        # A handler that never waited does not know that start() was cancelled meanwhile: a yes would be taken back at once.
+        # A handler that never waited does not know that start() was cancelled meanwhile: its yes would be taken back.
         await anyio.lowlevel.checkpoint_if_cancelled()
         if scope.cancelled_caught:
             self.log.warning("on_job_request did not answer for job %s in time; declined", job.id)
@@ -701,6 +708,20 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             session.core.accept(job.id, answer, now)
         self._refresh_standing()
         session.pump()
+
+    async def _ask(self, job: Job) -> JobMetadata | Reject:
+        try:
+            return await ask(self.handler, job)
+        except BaseException as exc:  # boundary to the user's callback: whatever it raises declines this one offer
+            cancelled, interrupt, error = sort_out(exc)
+            if error is not None:
+                self.log.error("on_job_request failed for job %s; declined", job.id, exc_info=error)
+            if interrupt is not None:
+                self.interrupted(interrupt)
+            # Not ours to keep unless it was a bare Task.cancel() (asyncio), which would end the whole worker.
+            if cancelled is not None and anyio.current_effective_deadline() == -math.inf:
+                raise cancelled from None
+        return Reject()
 
     def _wanted(self, job: Job) -> bool:
         if self._asked_to_leave:
