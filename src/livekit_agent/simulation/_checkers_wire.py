@@ -183,12 +183,16 @@ class W7_running_first(Checker):
 
 
 class W8_one_final_status(Checker):
-    """Every assigned job's one final status reaches a server, unless the worker's report names it as unproven."""
+    """Every assigned job's one final status reaches a server, unless the worker's report names it as unproven; what no
+    server has heard is said again on each new connection."""
 
-    watches = ("hear", "worker")
+    watches = ("hear", "worker", "closed")
 
     def look(self, note: Note) -> None:
-        if note.what == "hear":
+        if note.what == "closed":
+            if not note.who.startswith("s:"):
+                self._judge_resent(note.who)
+        elif note.what == "hear":
             if note.who.startswith("s:") and note.kind == "job_status" and note.data["status"] in FINAL:
                 finals = [n for n in self.history.job(note).received if n.data["status"] in FINAL]
                 self.judge(_same(finals), f"the server was told different ends of {note.job}")
@@ -199,6 +203,18 @@ class W8_one_final_status(Checker):
                 if job.assigned_at is not None and job.job not in unproven:
                     arrived = any(n.data["status"] in FINAL for n in job.received)
                     self.judge(arrived, f"no server ever heard how {job.job} ended")
+
+    def _judge_resent(self, label: str) -> None:
+        connection = self.history.connection(label)
+        since = connection.registered_at
+        if since is None:
+            return
+        for job in connection.life.jobs.values():
+            if job.assigned_at is None or job.ended_at is None or job.ended_at >= since:
+                continue
+            if not any(n.data["status"] in FINAL and n.t < since for n in job.received):
+                again = any(n.who == label and n.data["status"] in FINAL for n in job.said)
+                self.judge(again, f"{job.job} had ended, no server knew, and {label} was not used to tell")
 
 
 class W9_nothing_after_the_end(Checker):
