@@ -1,0 +1,89 @@
+"""Seeds of chaos and heal: every promise holds, each seed is worth its name, and together they get everywhere.
+
+``LIVEKIT_AGENT_SEEDS`` says how many seeds per backend (30 without it; CI takes 500), ``LIVEKIT_AGENT_FIRST_SEED`` where
+to begin.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from livekit_agent.simulation._checkers import CHECKERS
+from livekit_agent.simulation._goals import GOALS
+from livekit_agent.simulation._scenario import FAULTS_MIN, JOBS_MIN, TYPES, Scenario, generate
+
+from .seeds import Lived, live_all
+
+SEEDS = int(os.environ.get("LIVEKIT_AGENT_SEEDS", "30"))
+FIRST = int(os.environ.get("LIVEKIT_AGENT_FIRST_SEED", "0"))
+
+#: So many seeds reach every goal and evaluate every invariant; fewer may not.
+ENOUGH = 400
+
+pytestmark = pytest.mark.timeout(60 + 5 * SEEDS)
+
+
+@pytest.fixture(scope="module")
+def lived() -> dict[str, list[Lived]]:
+    return {}
+
+
+def all_lived(lived: dict[str, list[Lived]], backend: str) -> list[Lived]:
+    if backend not in lived:
+        lived[backend] = list(live_all(backend, range(FIRST, FIRST + SEEDS)))
+    return lived[backend]
+
+
+def test_no_promise_is_broken(lived: dict[str, list[Lived]], backend: str) -> None:
+    broken = [run for run in all_lived(lived, backend) if run.violations]
+    report = "\n".join(f"{run.replay}\n    " + "\n    ".join(run.violations[:5]) for run in broken)
+    assert not broken, f"{len(broken)} seeds break promises:\n{report}"
+
+
+def test_each_seed_has_two_minutes_of_chaos_eight_jobs_of_all_types_and_three_faults(
+    lived: dict[str, list[Lived]], backend: str
+) -> None:
+    for run in all_lived(lived, backend):
+        assert run.chaos >= 120.0, run.replay
+        assert run.jobs >= JOBS_MIN, run.replay
+        assert run.types == set(TYPES), run.replay
+        assert run.faults >= FAULTS_MIN, run.replay
+
+
+@pytest.mark.skipif(SEEDS < ENOUGH, reason=f"needs {ENOUGH} seeds: LIVEKIT_AGENT_SEEDS={SEEDS}")
+def test_every_goal_is_reached(lived: dict[str, list[Lived]], backend: str) -> None:
+    reached = Counter(goal for run in all_lived(lived, backend) for goal in run.goals)
+    assert [goal for goal in GOALS if not reached[goal]] == []
+
+
+def test_there_are_thirty_goals_and_nobody_reaches_others(lived: dict[str, list[Lived]], backend: str) -> None:
+    assert len(GOALS) >= 30
+    assert {goal for run in all_lived(lived, backend) for goal in run.goals} <= set(GOALS)
+
+
+@pytest.mark.skipif(SEEDS < ENOUGH, reason=f"needs {ENOUGH} seeds: LIVEKIT_AGENT_SEEDS={SEEDS}")
+def test_every_invariant_is_evaluated(lived: dict[str, list[Lived]], backend: str) -> None:
+    evaluated: Counter[str] = Counter()
+    for run in all_lived(lived, backend):
+        evaluated.update(run.evaluated)
+    assert [checker.name for checker in CHECKERS if not evaluated[checker.name]] == []
+
+
+def test_a_scenario_is_a_value_that_survives_json() -> None:
+    for seed in range(50):
+        scenario = generate(seed)
+        assert Scenario.from_json(scenario.to_json()) == scenario
+    with pytest.raises(ValueError, match="not a scenario"):
+        Scenario.from_json('{"version": 1}')
+    with pytest.raises(ValueError, match="version"):
+        Scenario.from_json('{"version": 2}')
+
+
+def test_smaller_scenarios_are_smaller_and_never_the_same() -> None:
+    scenario = generate(1)
+    simpler = list(scenario.smaller())
+    assert scenario not in simpler
+    assert all(len(other.to_json()) <= len(scenario.to_json()) + 2 for other in simpler)
