@@ -1,6 +1,7 @@
 """Histories that once broke a promise: each is kept as a file, small, and holds on both backends.
 
-To keep another: the failing run prints its shrunk scenario; put it into scenarios/ under a name that says what happened.
+To keep another: the failing run prints its shrunk scenario; put it into scenarios/ under a name that says what
+happened.
 """
 
 from __future__ import annotations
