@@ -51,8 +51,10 @@ def refusal_error(refused: Refused, *, wall: float) -> HandshakeError | Authenti
             status=status,
             hint="LIVEKIT_URL should be the server's own address, not a web page's",
         )
+    # A 404 is mostly a wrong URL, and the retrying worker logs no hints: the message itself names what was asked for.
+    what = "the server has no /agent below that URL" if status == 404 else "the server refused the WebSocket upgrade"
     return HandshakeError(
-        f"the server refused the WebSocket upgrade: HTTP {status}" + (f" ({body})" if body else ""),
+        f"{what}: HTTP {status}" + (f" ({body})" if body else ""),
         status=status,
         retry_after=_retry_after(refused.headers),
         hint=_HINTS.get(status, ""),
