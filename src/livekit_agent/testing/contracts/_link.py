@@ -68,17 +68,20 @@ class Link:
 
     async def serve(self) -> None:
         """Read until the worker has left; and let the core's timers fire."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_time)
-            try:
-                while True:
-                    await self._listening.wait()
-                    await self._take(await self._stream.receive())
-            except _GONE:
-                self.ended = True
-                self._notify()
-            tasks.cancel_scope.cancel()
-        await anyio.aclose_forcefully(self._stream)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._keep_time)
+                try:
+                    while True:
+                        await self._listening.wait()
+                        await self._take(await self._stream.receive())
+                except _GONE:
+                    self.ended = True
+                    self._notify()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.move_on_after(1, shield=True):  # closes a socket whose case has ended; never waits for the peer
+                await anyio.aclose_forcefully(self._stream)
 
     async def _keep_time(self) -> None:
         while True:
