@@ -56,12 +56,19 @@ class Line:
         """Reset: nothing can be sent or received any more."""
         self.deaf = False
         """The receiver is gone."""
-        self._changed = anyio.Event()
+        self._reader: anyio.CancelScope | None = None
+        self._news: anyio.Event | None = None
+        self._room: anyio.Event | None = None
 
     @property
     def full(self) -> bool:
         """Whether a sender has to wait."""
         return self._bytes >= WINDOW or self._conditions.now() < self._choked_until
+
+    @property
+    def ready(self) -> bool:
+        """Whether a receiver need not wait."""
+        return self.broken or (self.ended and not self._queue) or self._due_at() <= self._conditions.now()
 
     @property
     def idle(self) -> bool:
@@ -81,7 +88,9 @@ class Line:
             self._queue.append((self._last_arrival, piece))
             self._bytes += len(piece)
         self.peak = max(self.peak, self._bytes)
-        self.change()
+        if self._reader is not None:
+            # Moved, not woken: a reader that woke to find nothing would be a step for nothing.
+            self._reader.deadline = self._due_at()
 
     def take(self, max_bytes: int) -> bytes:
         """What has arrived, at most so much; empty if nothing has."""
@@ -94,8 +103,8 @@ class Line:
                 self._queue.appendleft((now, piece[room:]))
             taken += piece[:room]
         self._bytes -= len(taken)
-        if taken:
-            self.change()
+        if taken and self._room is not None:
+            self._room.set()
         return bytes(taken)
 
     def _due_at(self) -> float:
@@ -103,19 +112,28 @@ class Line:
 
     async def wait(self) -> None:
         """Wait until something arrives or changes."""
-        with anyio.CancelScope(deadline=self._due_at()):
-            await self._changed.wait()
+        self._news = anyio.Event()
+        try:
+            with anyio.CancelScope(deadline=self._due_at()) as self._reader:
+                await self._news.wait()
+        finally:
+            self._reader = self._news = None
 
     async def wait_room(self) -> None:
         """Wait until there may be room again."""
         deadline = self._choked_until if self._conditions.now() < self._choked_until else math.inf
-        with anyio.CancelScope(deadline=deadline):
-            await self._changed.wait()
+        self._room = anyio.Event()
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                await self._room.wait()
+        finally:
+            self._room = None
 
     def change(self) -> None:
         """Wake whoever waits."""
-        self._changed.set()
-        self._changed = anyio.Event()
+        for event in (self._news, self._room):
+            if event is not None:
+                event.set()
 
     # ------------------------------------------------------------------------------------ faults
 
@@ -184,8 +202,10 @@ class _SimStream(ByteStream):
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         with self._receiving:
-            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint_if_cancelled()
             line = self._incoming
+            if self._closed or line.ready:
+                await anyio.lowlevel.cancel_shielded_checkpoint()  # else the wait below is one
             while True:
                 if self._closed:
                     raise anyio.ClosedResourceError
