@@ -25,7 +25,6 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import anyio
@@ -808,7 +807,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     def _compute_load(self) -> float:
         try:
-            load = float(self._calculator.calculate_load(replace(self.stats, current_load=self._load)))
+            load = float(self._calculator.calculate_load(self.stats))
         except Exception:
             # Boundary to the user's policy: its failure keeps the last good load, and is told.
             self.log.exception("calculate_load failed; the last load stands")
