@@ -41,6 +41,7 @@ async def obey(ask: dict[str, Any]) -> None:
         case "sleep":
             await anyio.sleep(float(ask["seconds"]))
         case "ignore-cancel":
+            # What the case is about: a handler that protects itself for longer than any budget.
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(60)
         case _:
