@@ -411,7 +411,8 @@ class DispatchServer:
         if len(pipe.outbox) > SERVER_OUTBOX_BYTES_MAX and not link.finished:
             self._log.warning("a worker's connection is dropped: it does not read")
             self._core.drop(link, *self._now())
-        pipe.wake()
+        if pipe.outbox or link.finished:
+            pipe.wake()
 
     def _publish(self, event: DispatchEvent) -> None:
         log_event(self._log, event)

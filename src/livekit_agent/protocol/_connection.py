@@ -139,6 +139,11 @@ class SignalConnection:
         events, self._events = self._events, []
         return events
 
+    @property
+    def wants_to_send(self) -> bool:
+        """Whether ``data_to_send`` would give bytes; a driver need not wake its writer otherwise."""
+        return self._ws.outbox_bytes > 0
+
     def data_to_send(self) -> bytes:
         """The bytes to write next."""
         return self._ws.take_outbox()

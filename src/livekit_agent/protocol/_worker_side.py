@@ -184,6 +184,13 @@ class WorkerConnection(SignalConnection):
             self._book.change(record, Input.EXPIRE)
             self._events.append(AssignmentLapsed(job_id=record.job_id))
 
+    @property
+    def wants_to_send(self) -> bool:
+        """As the base class; the standing and the delivery ping are counted where they are due."""
+        if self._ws.outbox_bytes:
+            return True
+        return self._stage is Stage.REGISTERED and (bool(self._proof_due) or self._standing_due() is not None)
+
     def data_to_send(self) -> bytes:
         """The bytes to write next; adds the standing and the delivery ping where due."""
         if self._stage is Stage.REGISTERED:
@@ -199,18 +206,29 @@ class WorkerConnection(SignalConnection):
             raise LocalProtocolError(f"job {job_id} was not offered")
         return record if record.stage is JobStage.OFFERED and self._stage is Stage.REGISTERED else None
 
-    def _send_standing(self) -> None:
+    def _standing_due(self) -> tuple[bool, float, int, bool] | None:
+        """The standing (full, load, count, draining), if the server does not know it yet."""
         count = self._book.places_taken
         full = self._draining or self._policy_full or self._book.full
         load = 1.0 if self._book.full else self._load
-        standing = (full, load, count, self._draining)
         last = self._standing_sent
-        if last is not None and last[0::3] == standing[0::3] and abs(last[1] - load) < _LOAD_STEP and last[2] == count:
+        if (
+            last is not None
+            and (last[0], last[2], last[3]) == (full, count, self._draining)
+            and abs(last[1] - load) < _LOAD_STEP
+        ):
+            return None
+        return full, load, count, self._draining
+
+    def _send_standing(self) -> None:
+        standing = self._standing_due()
+        if standing is None:
             return
         self._standing_sent = standing
+        full, load, count, draining = standing
         self._say(
             Kind.WORKER_STATUS,
-            _codec.worker_status(full=full, load=load, job_count=count, draining=self._draining),
+            _codec.worker_status(full=full, load=load, job_count=count, draining=draining),
         )
 
     def _send_status(self, record: JobRecord, now: float) -> None:

@@ -86,7 +86,8 @@ class Session:
                     self._hand_out(event)
         finally:
             self._pumping = False
-        self._write_due.set()
+        if self.core.wants_to_send or self.core.finished:
+            self._write_due.set()
         if self.core.next_deadline() < self._sleeping_until:
             self._rearm.set()
 
