@@ -104,9 +104,12 @@ class S4_cancellation_is_no_failure(Checker):
         if note.what == "event":
             if note.kind == "job_ended":
                 self.judge("Cancelled" not in str(note.data["leaves"]), f"{note.job} failed with {note.data['leaves']}")
-        elif note.kind == "ended" and (asked := self.history.life(note.who).cancelled_at) is not None:
-            seen = note.data["cancelled"] is True or note.data["error"] != "" or asked == note.t
-            self.judge(seen, f"{note.who} was cancelled and returned as if it were not")
+        elif note.kind == "ended":
+            life = self.history.life(note.who)
+            # Cancelled while it was about to return anyway, it may return.
+            if life.cancelled_at is not None and not life.stops and not note.data["error"]:
+                seen = note.data["cancelled"] is True or life.cancelled_at == note.t
+                self.judge(seen, f"{note.who} was cancelled and returned as if it were not")
 
 
 class S5_every_leaf(Checker):
