@@ -49,7 +49,7 @@ def machine() -> str:
     return (
         f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]} {platform.machine()}, "
         f"{platform.python_implementation()} {platform.python_version()}, anyio {version('anyio')}, "
-        f"trio {version('trio')}, wsproto {wsproto.__version__}"
+        f"trio {version('trio')}, wsproto {wsproto.__version__}; load average at the end {os.getloadavg()[1]:.1f}"
     )
 
 
