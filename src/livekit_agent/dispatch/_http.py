@@ -200,10 +200,11 @@ class HttpConversation:
         return self._write(Response(status=status, body=body, headers=headers))
 
     def _write(self, response: Response) -> bytes:
-        headers = [(name, value) for name, value in response.headers.items()]
+        # Encoded here and not by h11, which takes ASCII only: an Origin is repeated as it came.
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
         if response.status >= 200 and response.status != 204:
-            headers.append(("content-length", str(len(response.body))))
-        headers.append(("date", formatdate(self.wall, usegmt=True)))
+            headers.append((b"content-length", str(len(response.body)).encode()))
+        headers.append((b"date", formatdate(self.wall, usegmt=True).encode()))
         head = h11.Response(
             status_code=response.status, headers=headers, reason=_REASONS.get(response.status, "").encode()
         )

@@ -344,7 +344,9 @@ class WebSocket:
         )
         code, reason = int(event.code), event.reason or ""
         if not genuine:
-            return self._fail(code, reason or "broken frame")
+            # wsproto's own words for a bad text name the byte's place in what it was given: how the bytes were cut.
+            not_utf8 = code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
+            return self._fail(code, "text that is not UTF-8" if not_utf8 else reason or "broken frame")
         if not self._we_closed:
             # The same code and no reason, as the real server does.
             self._outbox += self._handshake.send(ws.CloseConnection(code=event.code))
