@@ -11,6 +11,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
+import anyio.lowlevel
 
 from .. import events
 from .._types import Job, JobMetadata, Reject
@@ -46,7 +47,10 @@ class ScriptedHandler(BaseHandler):
         script = _script(job)
         self._note("asked", job.id, **script)
         request = script["request"]
-        if request == "slow":
+        if request == "ponder":
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()  # yes, at this instant, and others run in between
+        elif request == "slow":
             await anyio.sleep(1.0)
         elif request == "never":
             await anyio.sleep_forever()

@@ -408,7 +408,7 @@ class _CoreWorker:
     def _answer(self, job_id: str, request: str, do: str, seconds: str) -> None:
         core = self.core
         assert core is not None
-        if request == "accept":
+        if request in ("accept", "ponder"):
             core.accept(job_id, JobMetadata(), self.world.now)
         elif request == "slow":
             self.world.at(self.world.now + 1.0, lambda: self._accept_late(job_id, core))

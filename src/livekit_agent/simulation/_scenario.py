@@ -56,7 +56,15 @@ DOINGS: Mapping[str, int] = {
     "cancel": 3,
     "checkpoints": 3,
 }
-REQUESTS: Mapping[str, int] = {"accept": 82, "slow": 8, "never": 3, "raise": 3, "decline": 2, "reject": 2}
+REQUESTS: Mapping[str, int] = {
+    "accept": 72,
+    "ponder": 10,
+    "slow": 8,
+    "never": 3,
+    "raise": 3,
+    "decline": 2,
+    "reject": 2,
+}
 """How an offer is answered, and how often."""
 
 
@@ -138,13 +146,15 @@ class JobPlan:
     type: str
     room: str
     request: str = "accept"
-    """accept, slow, never, raise, decline or reject."""
+    """One of ``REQUESTS``."""
     do: str = "return"
     """One of ``DOINGS``."""
     seconds: float = 1.0
     children: int = 0
     cleanup: float = 0.0
     """Seconds its clean-up takes; 0 for none."""
+    delete_after: float = 0.0
+    """Seconds until its dispatch is deleted, which terminates it; 0 for never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +225,7 @@ class Scenario:
             for plainer in (
                 replace(job, cleanup=0.0),
                 replace(job, children=0),
+                replace(job, delete_after=0.0),
                 replace(job, request="accept"),
                 replace(job, do="return"),
             ):
@@ -292,6 +303,7 @@ def draw_job(rng: random.Random, at: float, kind: str, room: str) -> JobPlan:
         seconds=rng.choice((0.0, 0.05, 1.0, rng.uniform(0, 5), rng.uniform(0, 30))),
         children=rng.choice((0, 0, 1, 3)),
         cleanup=rng.choice((0.0, 0.0, 0.5, 4.0)),
+        delete_after=rng.choice((0.0, 0.0, 0.001, 1.0, rng.uniform(0, 20))),
     )
 
 
@@ -301,7 +313,7 @@ def _draw_faults(rng: random.Random, kinds: tuple[str, ...], chaos: float) -> tu
     faults: list[Fault] = []
     for kind in rng.choices(on, weights, k=rng.randint(8, 18)):
         fault = draw_fault(rng, kind, round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3))))
-        if kind in PAIRED and fault.when in _COMPANIONS:
+        if kind in (*PAIRED, *_ONLY_WHEN) and fault.when in _COMPANIONS:
             companion = draw_fault(rng, _COMPANIONS[fault.when], fault.at)
             faults.append(replace(companion, target=fault.target, when="running" if companion.kind == "drain" else ""))
         faults.append(fault)
@@ -319,6 +331,8 @@ def draw_fault(rng: random.Random, kind: str, at: float) -> Fault:
     """A fault of a kind."""
     low, high = FAULT_KINDS[kind].span
     when = rng.choice(STATES) if rng.random() < (0.8 if kind in PAIRED else 0.4) else ""
+    if kind in ("cancel", "choke") and rng.random() < 0.5:
+        when = "running"
     return Fault(
         at=at,
         kind=kind,

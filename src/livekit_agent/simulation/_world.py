@@ -554,6 +554,13 @@ class World:
         record = self.server.create_dispatch(job.room, f"sim-{job.type}", metadata=json.dumps(script))
         self.dispatches.append((job.room, record.id))
         self.note("world", "job", "launched", "", number=number, type=job.type, dispatch=record.id)
+        if job.delete_after:
+            self.tasks.start_soon(self._delete_later, job, record.id)
+
+    async def _delete_later(self, job: JobPlan, dispatch_id: str) -> None:
+        await anyio.sleep(job.delete_after)
+        if self.server is not None:
+            self.server.delete_dispatch(job.room, dispatch_id)
 
 
 async def _answer_http(stream: ByteStream, status: int) -> None:
