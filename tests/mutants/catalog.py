@@ -70,21 +70,6 @@ _ALL = (
         Line(_WORKER_SIDE + "_on_pong", "self._proofs.pop(event.last_timestamp, ())", "self._book.unproven()"),
     ),
     _mutant(
-        "proof_from_another_connection",
-        "the pings of a lost connection are remembered, so that the next one's pong proves their statuses",
-        "W8",
-        Line(
-            _WORKER_SIDE + "_on_registered",
-            "self._events.append(event)\n",
-            "self._events.append(event)\n    self._proofs[self._last_ping + 1] = []\n",
-        ),
-        Line(
-            _WORKER_SIDE + "_send_proof_ping",
-            "self._proofs[self._last_ping] = self._proof_due",
-            "self._proofs[self._last_ping] = list(self._book.unproven())",
-        ),
-    ),
-    _mutant(
         "running_after_terminal",
         "a job that ran and ended while there was no connection is said to run, and then to have ended",
         "W10",
@@ -138,14 +123,10 @@ _ALL = (
         ),
     ),
     _mutant(
-        "slot_freed_before_on_job_terminated",
-        "the place is free before on_job_terminated has run",
+        "place_freed_before_cleanups",
+        "a job's place is free before its clean-ups have run",
         "J6 W3",
-        Line(
-            _JOB + "_take_steps",
-            "await self._report_and_leave()\n",
-            "await self._report_and_leave()\n        self._host._book.release(self.job.id)\n",
-        ),
+        Line(_JOB + "_finish", "while True:\n", "self._host._book.release(self.job.id)\n        while True:\n"),
     ),
     _mutant(
         "stuck_frees_its_place",
