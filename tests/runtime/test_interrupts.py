@@ -255,6 +255,7 @@ async def test_a_bare_cancel_while_a_job_ends_skips_no_step(where: str, backend:
             await fall()
 
     async def assigned(ctx: JobContext) -> None:
+        await w.told("AJ_1 RUNNING")
         ctx.push_cleanup(lambda: w.tell("clean"))
         if where == "clean-up":
             ctx.push_cleanup(fall)

@@ -15,12 +15,13 @@ pytestmark = pytest.mark.virtual
 
 async def test_a_handler_that_returns_is_a_success() -> None:
     async def assigned(ctx: JobContext) -> None:
+        await w.told("AJ_1 RUNNING")
         w.tell("handler")
 
     async with world(assigned) as w:
         await w.give()
         await w.told("AJ_1 terminated")
-        assert w.story == ["AJ_1 joined", "handler", "AJ_1 RUNNING", "AJ_1 SUCCESS", "AJ_1 left", "AJ_1 terminated"]
+        assert w.story == ["AJ_1 joined", "AJ_1 RUNNING", "handler", "AJ_1 SUCCESS", "AJ_1 left", "AJ_1 terminated"]
         assert w.gateway.final("AJ_1") == (SUCCESS, "")
 
 
