@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -65,7 +66,7 @@ def peer(url: str, name: str, executor: str, idle: int) -> Iterator[Peer]:
     output = Path(os.environ.get("TMPDIR", "/tmp")) / f"peer-{time.monotonic_ns()}.out"
     argv = [python(), str(FOREIGN / "peer_worker.py"), name, executor, str(idle)]
     with output.open("wb") as out, output.open("rb") as lines:
-        process = subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(argv, env=env, stdout=out, stderr=subprocess.DEVNULL, start_new_session=True)
         try:
             yield Peer(process, lines)
         finally:
@@ -75,6 +76,8 @@ def peer(url: str, name: str, executor: str, idle: int) -> Iterator[Peer]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its fork server would outlive it
             output.unlink()
 
 

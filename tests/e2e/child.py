@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,7 +40,9 @@ class Child:
     def __init__(self, argv: Sequence[str], env: Mapping[str, str], output: Path, cwd: Path | None = None) -> None:
         self._output = output
         with output.open("wb") as file:
-            self.process = subprocess.Popen(argv, env=dict(env), stdout=file, stderr=subprocess.STDOUT, cwd=cwd)
+            self.process = subprocess.Popen(
+                argv, env=dict(env), stdout=file, stderr=subprocess.STDOUT, cwd=cwd, start_new_session=True
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -46,8 +50,9 @@ class Child:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        # The whole group: a fork server or a job process would outlive the worker that started it.
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         if error is not None:
             error.add_note(f"output of the child:\n{self.text()[-4_000:]}")
