@@ -165,7 +165,7 @@ GOOD = {
 5   world   census  -           -   tasks=20 orphans=0
 6   net     inject  empty       -   connection=w0.1#1 harmless=true
 6   w0.1#1  skip    unknown     -
-7   world   lull    over        -   steps=100 seconds=30.0 workers=3
+7   world   lull    over        -   steps=100 seconds=30.0 workers=3 backend=trio
 8   world   end     -           -
 """,
     "backing off": """
@@ -312,7 +312,7 @@ BAD = {
 3   w0.1    event   connection_lost -   retry_in=2.1
 """,
     "T3": RUNNING.replace("asked       J", "asked J do=return seconds=5.0") + "3 w0.1 handler returned J\n",
-    "T4": "9 world lull over - steps=5000 seconds=30.0 workers=3",
+    "T4": "9 world lull over - steps=150 seconds=30.0 workers=3 backend=trio",
     "T5": "1 w0.1#1 token - - seconds_left=-5.0",
 }
 

@@ -1,4 +1,4 @@
-"""The simulated network keeps a socket's promises: trio's own stream checks judge it, and the dispatch server's pipe."""
+"""The simulated network keeps a socket's promises: trio's stream checks judge it, and the dispatch server's pipe."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 from .._bounds import (
     ANSWER_TIMEOUT,
@@ -13,6 +15,7 @@ from .._bounds import (
     LASTING_REGISTRATION,
     LOAD_INTERVAL,
 )
+from ..protocol._server_side import KEEPALIVE_INTERVAL
 from ._history import LifeStory
 from ._judge import Checker, Jury
 from ._trace import Note
@@ -123,16 +126,16 @@ class T4_idle_is_idle(Checker):
 
     watches = ("lull",)
 
-    STEPS_PER_SAMPLE = 2
-    """The load reporter, and on asyncio the step that its timer takes."""
-    STEPS_PER_PING = 24
-    """From the server's timer through both lines to the worker and its pong back, all tasks on the way."""
+    STEPS: ClassVar[Mapping[str, tuple[int, int]]] = {"trio": (1, 9), "asyncio": (2, 18)}
+    """Per load sample, and per ping from the server's timer through every task to the worker's pong and back.  On
+    asyncio a step is a handle, so a wake-up by a timer is two."""
+    SLACK = 4
+    """Steps per worker for a ping that is under way when the lull begins or ends."""
 
     def look(self, note: Note) -> None:
         seconds, workers, steps = (float(note.data[name]) for name in ("seconds", "workers", "steps"))  # pyright: ignore[reportArgumentType]
-        samples = math.ceil(seconds / LOAD_INTERVAL) + 1
-        pings = math.ceil(seconds / 10.0) + 1
-        bound = workers * (samples * self.STEPS_PER_SAMPLE + pings * self.STEPS_PER_PING) + 20
+        sample, ping = self.STEPS[str(note.data["backend"])]
+        bound = workers * (seconds / LOAD_INTERVAL * sample + seconds / KEEPALIVE_INTERVAL * ping + self.SLACK)
         self.judge(steps <= bound, f"{steps:g} task steps in a lull of {seconds:g} s, {bound:g} allowed")
 
 

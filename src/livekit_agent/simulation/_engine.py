@@ -45,7 +45,7 @@ def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence
     trace = Trace()
     jury = Jury(scenario, checkers)
     trace.observe(jury.see)
-    world = World(scenario, trace)
+    world = World(scenario, trace, backend)
     crash = ""
     try:
         with watched_shields(backend, world.on_shield):

@@ -120,8 +120,9 @@ class Seat:
 class World:
     """One run of one scenario."""
 
-    def __init__(self, scenario: Scenario, trace: Trace) -> None:
+    def __init__(self, scenario: Scenario, trace: Trace, backend: str) -> None:
         self.scenario = scenario
+        self.backend = backend
         self.trace = trace
         self.conditions = Conditions(self.rng("network"), self.now)
         self.seats = [Seat(index, plan) for index, plan in enumerate(scenario.workers)]
@@ -261,7 +262,7 @@ class World:
         self.quiet = False
         if idle:
             workers = sum(seat.worker is not None for seat in self.seats)
-            self.note("world", "lull", "over", "", steps=steps, seconds=LULL, workers=workers)
+            self.note("world", "lull", "over", "", steps=steps, seconds=LULL, workers=workers, backend=self.backend)
 
     async def _draw_curtain(self) -> None:
         """Stop the workers."""
