@@ -18,6 +18,7 @@ backend (both by default).
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any
 
 import pytest
@@ -45,8 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the mark."""
     config.addinivalue_line(
         "markers",
-        "agent_seeds(n=20, faults=()): run this async test under virtual time, once for each of n seeds, "
-        "on both backends; `faults` names kinds of fault to strike meanwhile",
+        "agent_seeds(n=20, faults=(), limit=3600): run this async test under virtual time, once for each of n seeds, "
+        "on both backends; `faults` names kinds of fault to strike meanwhile, `limit` is in virtual seconds",
     )
 
 
@@ -66,25 +67,43 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     mark = pyfuncitem.get_closest_marker("agent_seeds")
     if mark is None:
         return None
-    function = pyfuncitem.obj
+    # Other plugins for async tests may have put a synchronous wrapper around it.
+    function = inspect.unwrap(pyfuncitem.obj)
     if not inspect.iscoroutinefunction(function):
         pytest.fail("agent_seeds marks async tests", pytrace=False)
-    from ._seeds import run_seeds
+    from ._seeds import CONNECTION_FAULTS, VIRTUAL_LIMIT, TestHungError, TestLeakError, run_seeds
 
+    faults = tuple(mark.kwargs.get("faults", ()))
+    if unknown := [kind for kind in faults if kind not in CONNECTION_FAULTS]:
+        known = ", ".join(CONNECTION_FAULTS)
+        pytest.fail(f"agent_seeds knows no fault {', '.join(unknown)}; there are {known}", pytrace=False)
     config = pyfuncitem.config
     names = pyfuncitem._fixtureinfo.argnames  # pyright: ignore[reportPrivateUsage] - as pytest's own runner does
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
     count = config.getoption("--agent-seeds") or (mark.args[0] if mark.args else mark.kwargs.get("n", _SEEDS))
     seed = config.getoption("--agent-seed")
-    run_seeds(
-        function,
-        arguments,
-        seeds=range(count) if seed is None else (seed,),
-        backend=str(pyfuncitem.callspec.params["agent_backend"]),
-        faults=tuple(mark.kwargs.get("faults", ())),
-        nodeid=pyfuncitem.nodeid,
-    )
-    return True
+    try:
+        run_seeds(
+            function,
+            arguments,
+            seeds=range(count) if seed is None else (seed,),
+            backend=str(pyfuncitem.callspec.params["agent_backend"]),
+            faults=faults,
+            nodeid=_nodeid(pyfuncitem),
+            limit=mark.kwargs.get("limit", VIRTUAL_LIMIT),
+        )
+    except (TestHungError, TestLeakError) as exc:
+        # Found by the runner: a traceback would show the runner.
+        text = "\n".join([str(exc), *getattr(exc, "__notes__", ())])
+    else:
+        return True
+    pytest.fail(text, pytrace=False)
+
+
+def _nodeid(item: pytest.Function) -> str:
+    """The test, as it is named where pytest was called: the command that is printed must work there."""
+    path = os.path.relpath(item.path, item.config.invocation_params.dir)
+    return "::".join([path, *item.nodeid.split("::")[1:]])
 
 
 @pytest.fixture
@@ -108,4 +127,6 @@ agent_worker = _placeholder(
     "agent_worker", "``await agent_worker(handler, **options)``: a registered worker, stopped at the end."
 )
 agent_room = _placeholder("agent_room", "``await agent_room(room, identity)``: a participant in a room.")
-agent_clock = _placeholder("agent_clock", "``agent_clock.now()`` and ``await agent_clock.advance(seconds)``.")
+agent_clock = _placeholder(
+    "agent_clock", "``agent_clock.now()``, ``.wall()`` and ``await agent_clock.advance(seconds)``: virtual time."
+)

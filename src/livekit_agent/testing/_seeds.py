@@ -8,6 +8,7 @@ type is C's.)
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shlex
@@ -25,6 +26,7 @@ import anyio
 from anyio.abc import ByteStream, TaskGroup
 
 from .._options import WorkerOptions
+from .._types import JobStatus
 from ..dispatch import DispatchServer
 from ..handlers import UniversalHandler
 from ..monitoring._probe import Sample
@@ -35,12 +37,14 @@ from ..simulation._errors import refuse
 from ..simulation._network import Conditions, SimConnection
 from ..simulation._runtime import run_virtual
 
-__all__ = ["AgentClock", "run_seeds"]
+__all__ = ["VIRTUAL_LIMIT", "AgentClock", "TestHungError", "TestLeakError", "run_seeds"]
 
 _EPOCH = 1_800_000_000.0
-_VIRTUAL_LIMIT = 3600.0
+VIRTUAL_LIMIT = 3600.0
 """Virtual seconds after which a test counts as hung: keep-alives go on for ever, so nothing else would end it."""
 
+_WAITING_LINES = 12
+_FAILED_JOBS_TOLD = 5
 _STRIKES = 20
 _KEY, _SECRET = "testkey", "testsecret-testsecret-testsecret"
 
@@ -63,12 +67,28 @@ _REAL_WORLD = (
 )
 
 
+class TestLeakError(AssertionError):
+    """A test left something behind."""
+
+    __test__ = False  # its name is not an invitation to pytest
+
+
+class TestHungError(AssertionError):
+    """A test did not end within its virtual seconds.  The message says where it waits."""
+
+    __test__ = False
+
+
 class AgentClock:
     """The test's clock: virtual seconds."""
 
     def now(self) -> float:
         """Seconds since the test began."""
         return anyio.current_time()
+
+    def wall(self) -> float:
+        """Unix seconds of the test's world, for code that takes its ``time.time`` as an argument."""
+        return _EPOCH + anyio.current_time()
 
     async def advance(self, seconds: float) -> None:
         """Let ``seconds`` pass: everything that is due meanwhile happens."""
@@ -86,14 +106,12 @@ class _TestWorld:
         self._started: list[UniversalWorker] = []
         self._joined: list[Room] = []
         self._latest: SimConnection | None = None
+        self.connections = 0
         self.clock = AgentClock()
         self.conditions = Conditions(random.Random(f"network:{seed}"), anyio.current_time)
-        self.rooms = MemoryRooms({_KEY: _SECRET}, rng=random.Random(f"rooms:{seed}"), wall_clock=self.wall)
+        self.rooms = MemoryRooms({_KEY: _SECRET}, rng=random.Random(f"rooms:{seed}"), wall_clock=self.clock.wall)
 
-    def wall(self) -> float:
-        return _EPOCH + anyio.current_time()
-
-    async def open(self) -> None:
+    async def open(self, on_limit: Callable[[], None], limit: float) -> None:
         await self._exits.enter_async_context(self.rooms)
         self.server = DispatchServer(
             port=None,
@@ -101,10 +119,11 @@ class _TestWorld:
             api_secret=_SECRET,
             rooms=self.rooms,
             rng=random.Random(f"server:{self._seed}"),
-            wall_clock=self.wall,
+            wall_clock=self.clock.wall,
         )
         await self._exits.enter_async_context(self.server)
         self._tasks = await self._exits.enter_async_context(_Background())
+        self._tasks.start_soon(_at, limit, on_limit)
         if self._faults:
             self._tasks.start_soon(self._strike)
 
@@ -140,7 +159,7 @@ class _TestWorld:
             rooms=self.rooms,
             connector=self._connect,
             rng=random.Random(f"worker{self._workers}:{self._seed}"),
-            wall_clock=self.wall,
+            wall_clock=self.clock.wall,
             probe=Sample,
         )
         # In the world's task group, not the test's: the test may call from inside any scope of its own.
@@ -162,9 +181,27 @@ class _TestWorld:
 
     async def _connect(self, endpoint: object) -> ByteStream:
         await anyio.lowlevel.checkpoint()
-        connection = self._latest = SimConnection("test", self.conditions)
+        connection = self._latest = SimConnection("test", self.conditions, on_close=self._on_close)
+        self.connections += 1
         self._tasks.start_soon(self.server.serve_stream, connection.server)
         return connection.client
+
+    def _on_close(self, connection: SimConnection) -> None:
+        self.connections -= 1
+
+    def failed_jobs(self) -> list[str]:
+        """Jobs that the server was told have failed, a line each."""
+        return [
+            f"meanwhile job {record.id} in room {record.room} FAILED: {record.state.error}"
+            for record in self.server.jobs.values()
+            if record.state.status == JobStatus.FAILED
+        ][:_FAILED_JOBS_TOLD]
+
+
+async def _at(when: float, action: Callable[[], None]) -> None:
+    """Do something then: a deadline that is no scope's, for user code runs in the scope."""
+    await anyio.sleep_until(when)
+    action()
 
 
 class _Background:
@@ -189,87 +226,175 @@ def run_seeds(
     backend: str,
     faults: tuple[str, ...],
     nodeid: str,
+    limit: float = VIRTUAL_LIMIT,
 ) -> None:
     """Run ``function`` once per seed; the first failure is raised with a note that says how to see it again."""
-    unknown = [kind for kind in faults if kind not in CONNECTION_FAULTS]
-    if unknown:
-        raise ValueError(f"agent_seeds faults are {', '.join(CONNECTION_FAULTS)}; not {', '.join(unknown)}")
-    for seed in seeds:
-        threads = threading.active_count()
+    with _real_world_refused() as refused:
+        for seed in seeds:
+            run = _Run(function, arguments, seed, backend, faults, limit)
+            refused.clear()
+            try:
+                run.live()
+                if refused:
+                    # The job that asked for it has failed, but the test did not look.
+                    raise refused[0]
+            except BaseException as raised:
+                # Not handled: freed of the groups that only the world's own task groups put around it, told how to see
+                # it again, and raised on.
+                exc = only_leaf(raised)
+                if refused and exc is not refused[0]:
+                    exc.add_note(f"meanwhile: {refused[0]}")
+                run.explain(exc, nodeid)
+                raise exc from None
+
+
+class _Run:
+    """One seed of one test."""
+
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[object]],
+        arguments: Mapping[str, Any],
+        seed: int,
+        backend: str,
+        faults: tuple[str, ...],
+        limit: float,
+    ) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._seed = seed
+        self._backend = backend
+        self._faults = faults
+        self._limit = limit
+        self._world: _TestWorld | None = None
+        self._hung_at: list[str] | None = None
+
+    def live(self) -> None:
+        """Run the test in a world of its own; TestLeakError for what outlives it."""
+        threads, handles = threading.active_count(), _handles()
+        state = random.getstate()
+        random.seed(f"test:{self._seed}")  # the test's own dice: a jitter in a handler replays as well
         try:
-            with _real_world_refused():
-                run_virtual(_one_seed, function, arguments, seed, faults, backend=backend, seed=seed)
-            if threading.active_count() > threads:
-                raise AssertionError(f"the test left {threading.active_count() - threads} threads running")
-        except BaseException as raised:
-            # Not handled: freed of the groups that only the world's own task groups put around it, told how to see it
-            # again, and raised on.
-            exc = only_leaf(raised)
-            exc.add_note(
-                f"seed {seed:#x} on {backend}; again with:\n"
-                f"  pytest {shlex.quote(nodeid)} --agent-seed {seed:#x} --agent-backend {backend}"
-            )
-            raise exc from None
+            run_virtual(self._one_seed, backend=self._backend, seed=self._seed)
+        finally:
+            random.setstate(state)
+        if threading.active_count() > threads:
+            raise TestLeakError(f"the test left {threading.active_count() - threads} threads running")
+        if _handles() > handles:
+            gc.collect()  # what is only waiting to be collected is no leak
+            if (left := _handles() - handles) > 0:
+                raise TestLeakError(f"the test left {left} files or sockets open")
+
+    def explain(self, exc: BaseException, nodeid: str) -> None:
+        """Say what else went wrong, and how to see it again."""
+        for line in self._world.failed_jobs() if self._world is not None else ():
+            exc.add_note(line)
+        exc.add_note(
+            f"seed {self._seed:#x} on {self._backend}; again with:\n"
+            f"  pytest {shlex.quote(nodeid)} --agent-seed {self._seed:#x} --agent-backend {self._backend}"
+        )
+
+    async def _one_seed(self) -> None:
+        before = len(anyio.get_running_tasks())
+        exits = AsyncExitStack()
+        world = self._world = _TestWorld(self._seed, self._faults, exits)
+        # The scope that ends a hung test encloses everything that is entered: scopes must nest.
+        with anyio.CancelScope() as scope:
+            async with exits:
+                await world.open(lambda: self._hung(scope), self._limit)
+                things = {
+                    "agent_server": world.server,
+                    "agent_worker": world.worker,
+                    "agent_room": world.room,
+                    "agent_clock": world.clock,
+                }
+                await self._function(**{name: things.get(name, value) for name, value in self._arguments.items()})
+                await world.close()
+        if self._hung_at is not None:
+            where = "".join(f"\n  {line}" for line in self._hung_at)
+            raise TestHungError(f"the test did not end within {self._limit:g} s of virtual time; what waits:{where}")
+        left = anyio.get_running_tasks()
+        if len(left) > before:
+            raise TestLeakError(f"the test left {len(left) - before} tasks running: {[task.name for task in left]}")
+        if world.connections:
+            raise TestLeakError(f"the test left {world.connections} connections open")
+
+    def _hung(self, scope: anyio.CancelScope) -> None:
+        """Note where the user's code waits, and end the test."""
+        lines = [where for task in anyio.get_running_tasks() if (where := _waiting(task.coro))]
+        self._hung_at = lines[:_WAITING_LINES]
+        scope.cancel()
 
 
-async def _one_seed(
-    function: Callable[..., Awaitable[object]], arguments: Mapping[str, Any], seed: int, faults: tuple[str, ...]
-) -> None:
-    before = len(anyio.get_running_tasks())
-    exits = AsyncExitStack()
-    world = _TestWorld(seed, faults, exits)
-    # The limit encloses everything that is entered: scopes must nest.
-    with anyio.move_on_after(_VIRTUAL_LIMIT) as limit:
-        async with exits:
-            await world.open()
-            things = {
-                "agent_server": world.server,
-                "agent_worker": world.worker,
-                "agent_room": world.room,
-                "agent_clock": world.clock,
-            }
-            await function(**{name: things.get(name, value) for name, value in arguments.items()})
-            await world.close()
-    if limit.cancelled_caught:
-        raise TimeoutError(f"the test did not end within {_VIRTUAL_LIMIT:g} s of virtual time")
-    left = anyio.get_running_tasks()
-    if len(left) > before:
-        raise AssertionError(f"the test left {len(left) - before} tasks running: {[task.name for task in left]}")
+def _waiting(coro: Any) -> str:
+    """Where in the user's code a coroutine waits; empty if it runs none."""
+    where = ""
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
+        if frame is not None and _is_users(frame.f_code.co_filename):
+            where = f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_qualname}"
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None) or getattr(coro, "ag_await", None)
+    return where
+
+
+def _handles() -> int:
+    """How many file descriptors are open; 0 where that cannot be told."""
+    try:
+        return len(os.listdir("/proc/self/fd"))
+    except OSError:
+        return 0
 
 
 @contextmanager
-def _real_world_refused() -> Generator[None]:
-    """Refuse the real world to the test's own code; libraries and the interpreter keep it."""
+def _real_world_refused() -> Generator[list[BaseException]]:
+    """Refuse the real world to the test's own code; libraries and the interpreter keep it.  Yields what was refused."""
+    refused: list[BaseException] = []
     with ExitStack() as patches:
+        guards: dict[int, Any] = {}
         for owner, name in _REAL_WORLD:
             real = getattr(resolve_name(owner), name)
-            patches.enter_context(patch(f"{owner}.{name}", _guard(f"{owner}.{name}()", real)))
-        yield
+            guards[id(real)] = guard = _guard(f"{owner}.{name}()", real, refused)
+            patches.enter_context(patch(f"{owner}.{name}", guard))
+        for module in list(sys.modules.values()):
+            # Who wrote ``from time import time`` holds the real one already.
+            if _is_users(getattr(module, "__file__", None) or "<"):
+                taken = {name: guards[id(value)] for name, value in vars(module).items() if id(value) in guards}
+                patches.enter_context(patch.dict(vars(module), taken))
+        yield refused
 
 
-def _guard(what: str, real: Any) -> Any:
+def _guard(what: str, real: Any, refused: list[BaseException]) -> Any:
     if isinstance(real, type):
         # A class stays a class: libraries subclass it and ask isinstance.
         class Guarded(real):  # type: ignore[misc, valid-type]
             def __init__(self, *args: Any, **kwargs: Any) -> None:
-                _check(what)
+                __tracebackhide__ = True
+                _check(what, refused)
                 real.__init__(self, *args, **kwargs)
 
         Guarded.__name__ = real.__name__
         return Guarded
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        _check(what)
+        __tracebackhide__ = True
+        _check(what, refused)
         return real(*args, **kwargs)
 
     return guarded
 
 
-def _check(what: str) -> None:
+def _check(what: str, refused: list[BaseException]) -> None:
     """Refuse when the caller's caller is the user's code: neither installed, nor the interpreter's, nor ours."""
-    filename = sys._getframe(2).f_code.co_filename  # pyright: ignore[reportPrivateUsage]
-    if "site-packages" not in filename and not filename.startswith(_NOT_USERS):
-        raise refuse(what)
+    __tracebackhide__ = True
+    if _is_users(sys._getframe(2).f_code.co_filename):  # pyright: ignore[reportPrivateUsage]
+        error = refuse(what)
+        refused.append(error)
+        raise error
+
+
+def _is_users(filename: str) -> bool:
+    """Whether this is the user's code."""
+    return "site-packages" not in filename and not filename.startswith(_NOT_USERS)
 
 
 #: Where code lives that is not the user's: the interpreter, this package, and frozen or generated code.

@@ -173,10 +173,11 @@ async def drains(lab: Lab) -> str:
 async def accepted_before_drain(lab: Lab) -> str:
     async with lab.worker() as worker:
         link = await worker.registered()
+        busy = await link.start(link.job("sleep", seconds=4))
+        await link.running(busy)
         job = link.job()
         if not (await link.offer(job)).available:
             raise Broken("it declines an ordinary offer")
-        busy = await link.start(link.job("sleep", seconds=3))
         worker.stop()
         await anyio.sleep(0.5)
         await link.assign(job)

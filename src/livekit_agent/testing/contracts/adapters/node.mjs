@@ -1,9 +1,11 @@
-// The worker under test, written with @livekit/agents: NODE_PATH=…/node_modules node node.mjs
+// The worker under test, written with @livekit/agents: NODE_MODULES_PARENT=DIRECTORY node node.mjs
 import { createRequire } from "node:module";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
-const load = async (name) => import(pathToFileURL(createRequire(import.meta.url).resolve(name)).href);
-const { AgentServer, ServerOptions, defineAgent, initializeLogger } = await load("@livekit/agents");
+const require = createRequire(`${process.env.NODE_MODULES_PARENT ?? process.cwd()}/`);
+const { AgentServer, ServerOptions, defineAgent, initializeLogger } = await import(
+  pathToFileURL(require.resolve("@livekit/agents")).href
+);
 const sleep = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
 const obey = async (ask) => {
@@ -32,7 +34,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
       numIdleProcesses: 1,
       loadFunc: async () => 0.1,
       host: "127.0.0.1",
-      port: 0,
+      port: 20_000 + (process.pid % 20_000), // its health check; 0 would mean 8081 for all
       production: true,
       requestFunc: async (request) => {
         const ask = JSON.parse(request.job.metadata || "{}");

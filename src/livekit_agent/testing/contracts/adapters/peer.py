@@ -3,6 +3,7 @@
 
 import asyncio
 import json
+import math
 import os
 
 from livekit.agents import AgentServer, JobContext, JobRequest, cli
@@ -43,8 +44,10 @@ async def request(req: JobRequest) -> None:
         await req.accept()
 
 
-# Its own load figure is the machine's, which is not what is judged; 5 s to drain; one warm process.
-server = AgentServer(load_fnc=lambda: 0.1, num_idle_processes=1, drain_timeout=6, host="127.0.0.1", port=0)
+# Its own load figure is the machine's, which is not what is judged; without a threshold it takes any number of jobs.
+server = AgentServer(
+    load_fnc=lambda: 0.1, load_threshold=math.inf, num_idle_processes=1, drain_timeout=6, host="127.0.0.1", port=0
+)
 server.rtc_session(entrypoint, on_request=request)
 
 if __name__ == "__main__":
