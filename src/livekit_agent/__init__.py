@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from ._errors import RoomConnectError as RoomConnectError
     from ._errors import RoomError as RoomError
     from ._errors import RoomPermissionError as RoomPermissionError
+    from ._errors import RpcError as RpcError
     from ._errors import ShutdownTimeoutError as ShutdownTimeoutError
+    from ._errors import StreamError as StreamError
     from ._errors import WorkerError as WorkerError
     from ._errors import WorkerNotConnectedError as WorkerNotConnectedError
     from ._options import WorkerOptions as WorkerOptions
@@ -81,8 +83,8 @@ _HOMES = {
             "HandlerDefinitionError", "HandshakeError", "InvalidJobTypeError", "JobError", "JobTerminated",
             "JobTimeoutError", "LocalProtocolError", "ProtocolError", "RecoveryFailedError",
             "RemoteProtocolError", "ResourceExhaustedError", "RoomClosedError", "RoomConnectError",
-            "RoomError", "RoomPermissionError", "ShutdownTimeoutError", "WorkerError",
-            "WorkerNotConnectedError",
+            "RoomError", "RoomPermissionError", "RpcError", "ShutdownTimeoutError", "StreamError",
+            "WorkerError", "WorkerNotConnectedError",
         ),
         "_errors",
     ),

@@ -75,6 +75,8 @@ ROOM_LIFECYCLE_EVENTS_MAX = 10_000
 EARLY_STREAM_EVENTS_MAX = 256
 ROOM_REQUEST_TIMEOUT = 30.0
 DATA_PACKET_BYTES_MAX = 64_000
+RPC_INVOCATIONS_MAX = 1_000
+RPC_RESPONSE_TIMEOUT = 15.0
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
 NATIVE_EXIT_TIMEOUT = 2.0
@@ -164,6 +166,9 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("room_request", ROOM_REQUEST_TIMEOUT, "s", "RoomError", "the native library may never answer"),
     _bound("data_packet", DATA_PACKET_BYTES_MAX, "bytes", "RoomError ROOM_DATA_TOO_LARGE, nothing sent",
            "the negotiated maximum of a data channel message, topic and header included"),
+    _bound("rpc_invocations", RPC_INVOCATIONS_MAX, "calls a serve_rpc block", "the call is answered with error 1500",
+           "each is a task; a peer may call as often as it likes"),
+    _bound("rpc_response", RPC_RESPONSE_TIMEOUT, "s", "RpcError 1502", "the default of LiveKit's own clients"),
     _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
            "data, speakers and quality are given back unseen and counted; the rest still comes in",
            "a blocked event loop must not fill memory with packets; joins and leaves are few"),

@@ -23,7 +23,9 @@
     ├─ RoomError                               .reason
     │  ├─ RoomConnectError
     │  ├─ RoomClosedError
-    │  └─ RoomPermissionError(PermissionError)
+    │  ├─ RoomPermissionError(PermissionError)
+    │  ├─ RpcError                             .rpc_code .data
+    │  └─ StreamError                          .description
     └─ ApiError                                .status .twirp_code
 
 Texts carry no secrets: whatever comes from a server or a native library passes :func:`redact` first.
@@ -55,7 +57,9 @@ __all__ = [
     "RoomConnectError",
     "RoomError",
     "RoomPermissionError",
+    "RpcError",
     "ShutdownTimeoutError",
+    "StreamError",
     "WorkerError",
     "WorkerNotConnectedError",
     "printable",
@@ -349,6 +353,35 @@ class RoomPermissionError(RoomError, PermissionError):
 
     code = "ROOM_PERMISSION"
     default_message = "the agent's permissions do not allow this"
+
+
+class RpcError(RoomError):
+    """A remote call failed, or is to fail: raise it in a handler to answer with it.
+
+    ``rpc_code`` is a :class:`~livekit_agent.rooms.RpcCode` or a number of the application's own; ``data`` is text
+    for the caller.
+    """
+
+    code = "RPC_ERROR"
+    default_message = "the remote call failed"
+
+    def __init__(
+        self, message: str = "", *, rpc_code: int = 1500, data: str = "", hint: str = "", code: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.rpc_code = rpc_code
+        self.data = data
+
+
+class StreamError(RoomError):
+    """A text or byte stream ended before its end; ``code`` says why, ``description`` in the words of who ended it."""
+
+    code = "STREAM_FAILED"
+    default_message = "the stream failed"
+
+    def __init__(self, message: str = "", *, description: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.description = redact(description)
 
 
 class ApiError(AgentError):

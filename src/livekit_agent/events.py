@@ -7,28 +7,32 @@ Room events arrive through ``ctx.events()``, ``ctx.wait_for()`` and a handler's 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._types import ConnectionQuality, Job, JobStatus
 
 if TYPE_CHECKING:
     from .rooms import (
+        ChatMessage,
         LocalParticipant,
         LocalTrackPublication,
         Participant,
         RemoteParticipant,
         RemoteTrack,
         RemoteTrackPublication,
+        TranscriptionSegment,
     )
 
 __all__ = [
     "ActiveSpeakersChanged",
     "AttributesChanged",
+    "ChatReceived",
     "ConnectionLost",
     "ConnectionQualityChanged",
     "DataReceived",
     "Disconnected",
     "Draining",
+    "DtmfReceived",
     "JobEnded",
     "JobStarted",
     "LocalTrackPublished",
@@ -53,6 +57,7 @@ __all__ = [
     "TrackUnmuted",
     "TrackUnpublished",
     "TrackUnsubscribed",
+    "TranscriptionReceived",
     "WorkerEvent",
 ]
 
@@ -190,6 +195,41 @@ class DataReceived(RoomEvent):
     participant: RemoteParticipant | None
     topic: str = ""
     reliable: bool = True
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatReceived(RoomEvent):
+    """A chat message, or a new text for an earlier one (same ``message.id``, ``message.edited_at`` set).
+
+    ``participant`` is None for somebody whom the server has not announced yet.
+    """
+
+    droppable = True
+    message: ChatMessage
+    participant: RemoteParticipant | None
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TranscriptionReceived(RoomEvent):
+    """What was said, by ``identity`` on the track ``track_sid``."""
+
+    droppable = True
+    segments: tuple[TranscriptionSegment, ...]
+    participant: Participant | None
+    track_sid: str = ""
+    identity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DtmfReceived(RoomEvent):
+    """Somebody pressed a telephone's key."""
+
+    droppable = True
+    digit: str
+    code: int
+    participant: RemoteParticipant | None
     identity: str = ""
 
 

@@ -13,7 +13,8 @@ from google.protobuf.descriptor import Descriptor
 
 import livekit_agent.rooms
 from livekit_agent.rooms import _memory_transport, _proto, _updates
-from livekit_agent.rooms._proto import audio, ffi, handle, participant, room, track
+from livekit_agent.rooms._proto import audio, ffi, handle, participant, room, rpc, track
+from livekit_agent.rooms._transport import ROUTED_BY_HANDLE
 
 SOURCE = Path(livekit_agent.rooms.__file__).parent
 
@@ -46,6 +47,34 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "new_audio_source": ("type sample_rate num_channels queue_size_ms", "source", None),
     "capture_audio_frame": ("source_handle buffer request_async_id", "async_id", "async_id error"),
     "clear_audio_buffer": ("source_handle", "", None),
+    "perform_rpc": (
+        "local_participant_handle destination_identity method payload response_timeout_ms request_async_id",
+        "async_id",
+        "async_id payload error",
+    ),
+    "send_chat_message": (
+        "local_participant_handle message destination_identities request_async_id",
+        "async_id",
+        None,
+    ),
+    "edit_chat_message": (
+        "local_participant_handle edit_text original_message destination_identities request_async_id",
+        "async_id",
+        None,
+    ),
+    "publish_transcription": (
+        "local_participant_handle participant_identity track_id segments request_async_id",
+        "async_id",
+        "async_id error",
+    ),
+    "publish_sip_dtmf": (
+        "local_participant_handle code digit destination_identities request_async_id",
+        "async_id",
+        "async_id error",
+    ),
+    "register_rpc_method": ("local_participant_handle method", "", None),
+    "unregister_rpc_method": ("local_participant_handle method", "", None),
+    "rpc_method_invocation_response": ("local_participant_handle invocation_id payload error", "error", None),
 }
 
 EVENT_FIELDS = {
@@ -71,6 +100,8 @@ EVENT_FIELDS = {
     "active_speakers_changed": "participant_identities",
     "connection_quality_changed": "participant_identity quality",
     "data_packet_received": "kind participant_identity user sip_dtmf",
+    "chat_message": "message participant_identity",
+    "transcription_received": "participant_identity track_sid segments",
     "room_metadata_changed": "metadata",
     "room_sid_changed": "sid",
     "room_updated": "sid name metadata num_participants num_publishers",
@@ -98,6 +129,13 @@ OTHERS = {
     ),
     track.TrackPublicationInfo: "sid name kind source muted mime_type remote",
     track.TrackInfo: "sid name kind muted",
+    room.ChatMessage: "id timestamp message edit_timestamp deleted generated",
+    room.TranscriptionSegment: "id text start_time end_time final language",
+    room.SipDTMF: "code digit",
+    rpc.RpcError: "code message data",
+    rpc.RpcMethodInvocationEvent: (
+        "local_participant_handle invocation_id method request_id caller_identity payload response_timeout_ms"
+    ),
     audio.AudioFrameBufferInfo: "data_ptr num_channels sample_rate samples_per_channel",
 }
 
@@ -116,11 +154,17 @@ def test_the_installed_version_is_one_that_was_checked() -> None:
 def test_a_request_has_the_fields_that_we_use(kind: str) -> None:
     request_fields, response_fields, callback_fields = REQUESTS[kind]
     request = ffi.FfiRequest.DESCRIPTOR.fields_by_name[kind].message_type
-    response = ffi.FfiResponse.DESCRIPTOR.fields_by_name[kind].message_type
+    # Editing is answered as sending is.
+    answered = "send_chat_message" if kind == "edit_chat_message" else kind
+    response = ffi.FfiResponse.DESCRIPTOR.fields_by_name[answered].message_type
     assert missing(request, request_fields) == []
     assert missing(response, response_fields) == []
     if callback_fields is not None:
         assert missing(ffi.FfiEvent.DESCRIPTOR.fields_by_name[kind].message_type, callback_fields) == []
+    elif answered == "send_chat_message":
+        # The callback has a name of its own.
+        chat = ffi.FfiEvent.DESCRIPTOR.fields_by_name["chat_message"].message_type
+        assert missing(chat, "async_id error chat_message") == []
     else:
         assert "request_async_id" not in request.fields_by_name
 
@@ -147,12 +191,17 @@ def test_this_list_names_every_request_that_the_source_makes_and_memory_answers(
     made = {
         name
         for path in SOURCE.glob("*.py")
-        if path.name != "_memory_transport.py"
+        if not path.name.startswith("_memory")
         for name in re.findall(r"FfiRequest\((\w+)=", path.read_text())
     }
     assert made == set(REQUESTS)
-    answered = {name[4:] for name in vars(_memory_transport.MemoryTransport) if name.startswith("_do_")}
+    answered = {name[4:] for name in dir(_memory_transport.MemoryTransport) if name.startswith("_do_")}
     assert answered == set(REQUESTS)
+
+
+def test_events_about_a_handle_say_which() -> None:
+    for kind, field in ROUTED_BY_HANDLE.items():
+        assert missing(ffi.FfiEvent.DESCRIPTOR.fields_by_name[kind].message_type, field) == []
 
 
 def test_enums_have_the_numbers_of_the_wire() -> None:

@@ -14,15 +14,22 @@ if TYPE_CHECKING:
     from ._enums import ConnectionState as ConnectionState
     from ._enums import DisconnectReason as DisconnectReason
     from ._enums import ParticipantKind as ParticipantKind
+    from ._enums import RpcCode as RpcCode
     from ._enums import TrackKind as TrackKind
     from ._enums import TrackSource as TrackSource
     from ._ledger import RoomLedger as RoomLedger
     from ._memory import MemoryRooms as MemoryRooms
+    from ._messages import ChatMessage as ChatMessage
+    from ._messages import TranscriptionSegment as TranscriptionSegment
     from ._participants import LocalParticipant as LocalParticipant
     from ._participants import Participant as Participant
     from ._participants import RemoteParticipant as RemoteParticipant
     from ._room import Room as Room
     from ._room import RoomStatistics as RoomStatistics
+    from ._rpc import RpcCall as RpcCall
+    from ._rpc import RpcHandler as RpcHandler
+    from ._rpc import RpcRegistration as RpcRegistration
+    from ._rpc import RpcServer as RpcServer
     from ._subscription import Subscription as Subscription
     from ._tracks import AudioSource as AudioSource
     from ._tracks import LocalTrack as LocalTrack
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
 # public name -> the module that holds it
 _HOMES = {
+    "ChatMessage": "_messages",
     "AudioSource": "_tracks",
     "ConnectionState": "_enums",
     "DisconnectReason": "_enums",
@@ -49,13 +57,20 @@ _HOMES = {
     "RoomConnector": "_connectors",
     "RoomLedger": "_ledger",
     "RoomStatistics": "_room",
+    "RpcCall": "_rpc",
+    "RpcCode": "_enums",
+    "RpcHandler": "_rpc",
+    "RpcRegistration": "_rpc",
+    "RpcServer": "_rpc",
     "Subscription": "_subscription",
     "TrackKind": "_enums",
     "TrackSource": "_enums",
+    "TranscriptionSegment": "_messages",
 }
 
 __all__ = [
     "AudioSource",
+    "ChatMessage",
     "ConnectionState",
     "DisconnectReason",
     "LocalParticipant",
@@ -72,9 +87,15 @@ __all__ = [
     "RoomConnector",
     "RoomLedger",
     "RoomStatistics",
+    "RpcCall",
+    "RpcCode",
+    "RpcHandler",
+    "RpcRegistration",
+    "RpcServer",
     "Subscription",
     "TrackKind",
     "TrackSource",
+    "TranscriptionSegment",
 ]
 
 

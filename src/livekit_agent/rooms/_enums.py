@@ -8,7 +8,16 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TypeVar
 
-__all__ = ["ConnectionState", "DisconnectReason", "ParticipantKind", "TrackKind", "TrackSource", "known"]
+__all__ = [
+    "ConnectionState",
+    "DisconnectReason",
+    "ParticipantKind",
+    "RpcCode",
+    "StreamOperation",
+    "TrackKind",
+    "TrackSource",
+    "known",
+]
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -76,6 +85,40 @@ class TrackSource(IntEnum):
     MICROPHONE = 2
     SCREENSHARE = 3
     SCREENSHARE_AUDIO = 4
+
+
+class RpcCode(IntEnum):
+    """What went wrong with a remote call.  Other numbers are the called application's own."""
+
+    UNSUPPORTED_METHOD = 1400
+    """The other side does not serve the method."""
+    RECIPIENT_NOT_FOUND = 1401
+    REQUEST_PAYLOAD_TOO_LARGE = 1402
+    UNSUPPORTED_SERVER = 1403
+    UNSUPPORTED_VERSION = 1404
+    APPLICATION_ERROR = 1500
+    """The handler failed, with an error that says no more."""
+    CONNECTION_TIMEOUT = 1501
+    """Nobody acknowledged the call: there may be no such participant."""
+    RESPONSE_TIMEOUT = 1502
+    """The answer did not come in time."""
+    RECIPIENT_DISCONNECTED = 1503
+    """The other side left, or ceased to serve the method, before it answered."""
+    RESPONSE_PAYLOAD_TOO_LARGE = 1504
+    SEND_FAILED = 1505
+    """We have no connection."""
+
+
+class StreamOperation(IntEnum):
+    """What a text stream does."""
+
+    CREATE = 0
+    """A text of its own."""
+    UPDATE = 1
+    """A new version of the text with the same stream id."""
+    DELETE = 2
+    REACTION = 3
+    """A reaction to the text named in ``reply_to``."""
 
 
 def known(enum: type[E], number: int) -> E | int:

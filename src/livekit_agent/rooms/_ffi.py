@@ -38,7 +38,7 @@ from .._errors import RoomError, printable
 from ._mailbox import LoopHandle, Mailbox, current_loop
 from ._proto import SUPPORTED, ffi, installed_version, package_path
 from ._proto import room as room_pb
-from ._transport import Router, release
+from ._transport import ROUTED_BY_HANDLE, Router, release
 
 __all__ = ["NativeTransport", "native_transport"]
 
@@ -47,7 +47,13 @@ _log = logging.getLogger("livekit_agent.rooms")
 _CALLBACK = ctypes.CFUNCTYPE(None, ctypes.POINTER(ctypes.c_uint8), ctypes.c_size_t)
 _LIBRARIES = {"Linux": "liblivekit_ffi.so", "Darwin": "liblivekit_ffi.dylib", "Windows": "livekit_ffi.dll"}
 
-_LOSABLE = ("data_packet_received", "active_speakers_changed", "connection_quality_changed")
+_LOSABLE = (
+    "data_packet_received",
+    "active_speakers_changed",
+    "connection_quality_changed",
+    "chat_message",
+    "transcription_received",
+)
 
 # Targets of the library's log that quote tokens, and the level at which they no longer do.
 _QUOTE_TOKENS = (b"livekit_ffi::room_apis=off", b"livekit::rtc_engine=error", b"tungstenite=info")
@@ -73,6 +79,7 @@ class _Library:
         self.last_callback = 0.0
         self._transports: dict[int, NativeTransport] = {}
         self._room_homes: dict[int, NativeTransport] = {}
+        self._handle_homes: dict[int, NativeTransport] = {}
         self._transport_count = 0
         self._lib = self._open()
         # Kept on the instance, which lives as long as the process: the library must never call freed memory.
@@ -156,6 +163,8 @@ class _Library:
             return
         if kind == "room_event":
             home = self._room_homes.get(event.room_event.room_handle)
+        elif kind in ROUTED_BY_HANDLE:
+            home = self._handle_homes.get(getattr(getattr(event, kind), ROUTED_BY_HANDLE[kind]))
         else:
             async_id: int = getattr(getattr(event, kind), "async_id", 0)
             home = self._transports.get(async_id >> _ID_BITS)
@@ -191,6 +200,13 @@ class _Library:
             self._room_homes.pop(room_handle, None)
         else:
             self._room_homes[room_handle] = transport
+
+    def own_handle(self, handle_id: int, transport: NativeTransport | None) -> None:
+        """Where the events about a handle go; None: nowhere."""
+        if transport is None:
+            self._handle_homes.pop(handle_id, None)
+        else:
+            self._handle_homes[handle_id] = transport
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -310,6 +326,16 @@ class _NativeRouter(Router):
         self._library.own_room(room_handle, self._owner)
         super().route_room(room_handle, deliver, lost)
 
+    def route_handle(self, handle_id: int, deliver: Any) -> None:
+        self._library.register(self._owner)
+        self._library.own_handle(handle_id, self._owner)
+        super().route_handle(handle_id, deliver)
+
+    def unroute_handle(self, handle_id: int) -> None:
+        self._library.own_handle(handle_id, None)
+        super().unroute_handle(handle_id)
+        self._retire()
+
     def close_room(self, room_handle: int) -> None:
         self._library.own_room(room_handle, None)
         super().close_room(room_handle)
@@ -325,6 +351,9 @@ class _NativeRouter(Router):
 
     def abandon_rooms(self) -> None:
         """The loop is gone: leave its rooms, so that nobody stays in them."""
+        for handle_id in list(self._handles):
+            self._library.own_handle(handle_id, None)
+            super().unroute_handle(handle_id)
         for room_handle in self.room_handles:
             self._library.own_room(room_handle, None)
             self.forget_room(room_handle)

@@ -26,6 +26,8 @@ class Link:
         self.local_handle = local_handle
         self.reason: int | None = None
         """The disconnect reason, once the room is over."""
+        self.leaving = False
+        """Whether the end is known to be near: what fails now, fails because of it."""
         self._handles: dict[int, None] = {}
         self._attached: dict[object, Callable[[], None]] = {}
         self.own(room_handle)
@@ -52,6 +54,10 @@ class Link:
         if handle_id in self._handles:
             del self._handles[handle_id]
             self.transport.drop(handle_id)
+
+    def consumed(self, handle_id: int) -> None:
+        """A request has consumed a handle: it is no longer there to be dropped."""
+        self._handles.pop(handle_id, None)
 
     def attach(self, user: object, detach: Callable[[], None]) -> None:
         """Something that outlives rooms uses this one: ``detach`` it at the room's end."""
@@ -87,14 +93,18 @@ class Link:
         self.check_open()
         return Call(self.transport, request, room_handle=self.room_handle, reclaim=reclaim, on_answer=on_answer)
 
-    async def finish(self, call: Call, what: str, timeout: float = ROOM_REQUEST_TIMEOUT) -> ffi.FfiEvent:
-        """Wait for a call's callback and raise its error as ours."""
+    async def answer(self, call: Call, what: str, timeout: float = ROOM_REQUEST_TIMEOUT) -> ffi.FfiEvent:
+        """Wait for a call's callback, whatever it says."""
         try:
-            event = await call.wait(timeout)
+            return await call.wait(timeout)
         except TimeoutError as exc:
             raise RoomError(f"{what}: {exc}", code="ROOM_TIMEOUT") from None
         except RoomClosedError:
             raise RoomClosedError(f"{what}: the room ended first", reason=self.reason or 0) from None
+
+    async def finish(self, call: Call, what: str, timeout: float = ROOM_REQUEST_TIMEOUT) -> ffi.FfiEvent:
+        """Wait for a call's callback and raise its error as ours."""
+        event = await self.answer(call, what, timeout)
         kind = event.WhichOneof("message")
         error: str = getattr(getattr(event, kind), "error", "") if kind else ""
         if error:

@@ -456,6 +456,14 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             self.ledger.leave(connection.sid, now=self.now(), reason=DisconnectReason.SERVER_SHUTDOWN)
         self.settle()
 
+    def new_id(self, prefix: str) -> str:
+        """An id for something that a participant sends."""
+        return f"{prefix}{self._number()}"
+
+    def wall_ms(self) -> int:
+        """The time of day as messages carry it."""
+        return round(self._wall_clock() * 1000)
+
     def _number(self) -> int:
         self._count += 1
         return self._count

@@ -37,6 +37,7 @@ from ._ledger import (
     TrackRecord,
 )
 from ._mailbox import Mailbox, current_loop
+from ._memory_rpc import MemoryRpc
 from ._proto import audio, ffi, handle
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
@@ -74,10 +75,11 @@ class _Publication:
     identity: str
 
 
-class MemoryTransport:
+class MemoryTransport(MemoryRpc):
     """A transport over the ledger (see ``_transport``)."""
 
     def __init__(self, rooms: MemoryRooms) -> None:
+        MemoryRpc.__init__(self)
         self._rooms = rooms
         loop = current_loop()
         self.router = Router(self)
@@ -91,6 +93,7 @@ class MemoryTransport:
         self.room_name = ""
         self._identity = ""
         self._room_handle = 0
+        self._local_handle = 0
         self._auto_subscribe = True
         self._ready = False
         self._held: list[ffi.FfiEvent] = []
@@ -155,6 +158,11 @@ class MemoryTransport:
         if not self._ended:
             self._mailbox.put(event)
 
+    def _send_event(self, event: ffi.FfiEvent) -> None:
+        """An event that is not about the room."""
+        if not self._ended:
+            self._mailbox.put(event)
+
     def _tell(self, **message: Any) -> None:
         """A room event; held back until we are ready."""
         event = ffi.FfiEvent(room_event=room_pb.RoomEvent(room_handle=self._room_handle, **message))
@@ -194,6 +202,7 @@ class MemoryTransport:
         result.local_participant.CopyFrom(
             participant_pb.OwnedParticipant(handle=self._give("local"), info=participant_info(me, state=0))
         )
+        self._local_handle = result.local_participant.handle.id
         for person in people:
             if self._sees(person):
                 entry = result.participants.add()
@@ -245,6 +254,7 @@ class MemoryTransport:
         """The room is over for us."""
         if self._ended:
             return
+        self._fail_callers()
         state = room_pb.ConnectionStateChanged(state=room_pb.CONN_DISCONNECTED)
         self._tell(connection_state_changed=state)
         wire_reason: Any = reason

@@ -12,9 +12,11 @@ from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
 from ._enums import ParticipantKind, TrackSource
 from ._link import Link
+from ._messages import MessageSending
 from ._model import LocalState, ParticipantState, PublicationState, RemoteState
 from ._proto import ffi, room
 from ._proto import track as track_pb
+from ._rpc import RpcCalling
 from ._tracks import AudioSource, LocalTrack, LocalTrackPublication, RemoteTrackPublication
 from ._transport import release
 
@@ -94,7 +96,7 @@ class RemoteParticipant(Participant):
         return self._views
 
 
-class LocalParticipant(Participant):
+class LocalParticipant(Participant, RpcCalling, MessageSending):
     """Ourselves.
 
     The calls raise :class:`RoomClosedError` when the room is over or ends meanwhile, :class:`RoomPermissionError` when
@@ -103,7 +105,7 @@ class LocalParticipant(Participant):
     """
 
     def __init__(self, state: LocalState, link: Link) -> None:
-        super().__init__(state)
+        Participant.__init__(self, state)
         self._link = link
         self._local = state
         self._views = MappingProxyType(state.views)

@@ -20,13 +20,27 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from livekit.rtc._proto import audio_frame_pb2 as audio
+    from livekit.rtc._proto import data_stream_pb2 as data_stream
     from livekit.rtc._proto import ffi_pb2 as ffi
     from livekit.rtc._proto import handle_pb2 as handle
     from livekit.rtc._proto import participant_pb2 as participant
     from livekit.rtc._proto import room_pb2 as room
+    from livekit.rtc._proto import rpc_pb2 as rpc
     from livekit.rtc._proto import track_pb2 as track
 
-__all__ = ["SUPPORTED", "audio", "ffi", "handle", "installed_version", "package_path", "participant", "room", "track"]
+__all__ = [
+    "SUPPORTED",
+    "audio",
+    "data_stream",
+    "ffi",
+    "handle",
+    "installed_version",
+    "package_path",
+    "participant",
+    "room",
+    "rpc",
+    "track",
+]
 
 SUPPORTED = ((1, 2), (1, 3))
 """The ``livekit`` versions whose messages and behaviour were checked: from, up to but not including."""
@@ -52,10 +66,12 @@ def _load() -> dict[str, ModuleType]:
     """Import the generated modules; under a stub parent unless ``livekit.rtc`` is there already."""
     names = {
         "audio": "audio_frame_pb2",
+        "data_stream": "data_stream_pb2",
         "ffi": "ffi_pb2",
         "handle": "handle_pb2",
         "participant": "participant_pb2",
         "room": "room_pb2",
+        "rpc": "rpc_pb2",
         "track": "track_pb2",
     }
     with _lock:

@@ -15,14 +15,15 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping
-from types import TracebackType
+from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
 
 from .. import events
-from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT
+from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX
 from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
 from ._calls import Call
 from ._enums import ConnectionState, DisconnectReason
@@ -30,6 +31,7 @@ from ._link import Link
 from ._participants import LocalParticipant, RemoteParticipant
 from ._proto import ffi
 from ._proto import room as room_pb
+from ._rpc import RpcHandler, RpcServer, serve_rpc
 from ._subscription import Subscription
 from ._transport import Transport, owned_handles
 from ._updates import Model
@@ -37,6 +39,8 @@ from ._updates import Model
 __all__ = ["Room", "RoomStatistics", "join"]
 
 E = TypeVar("E", bound=events.RoomEvent)
+
+NO_HANDLERS: Mapping[str, RpcHandler] = MappingProxyType({})
 
 _log = logging.getLogger("livekit_agent.rooms")
 
@@ -72,6 +76,7 @@ class Room:
         self._reason: int | None = None
         self._asked_reason: int | None = None
         self._end: events.Disconnected | None = None
+        self._end_listener: Callable[[events.Disconnected], object] | None = None
         self._dropped = 0
         transport.router.route_room(self._link.room_handle, self._receive, self._lost)
         ready = room_pb.ReadyForRoomEventRequest(room_handle=self._link.room_handle)
@@ -185,6 +190,15 @@ class Room:
         assert self._end is not None
         return self._end
 
+    def tell_end(self, listener: Callable[[events.Disconnected], object]) -> None:
+        """Call ``listener``, synchronously, at the room's end; at once if it is over.
+
+        For the job that the room belongs to, which is ended by it: one task less per job than waiting.
+        """
+        self._end_listener = listener
+        if self._end is not None:
+            listener(self._end)
+
     def _forget(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:
             del self._subscriptions[subscription]
@@ -214,6 +228,7 @@ class Room:
         if kind == "disconnected":
             # Not the end yet: tracks of ours may still be taken back.
             self._reason = event.disconnected.reason
+            self._link.leaving = True
         elif kind == "eos":
             self._finish()
         elif kind is not None:
@@ -246,6 +261,21 @@ class Room:
         for subscription in list(self._subscriptions):
             subscription.end()
         self._closed.set()
+        if self._end_listener is not None:
+            self._end_listener(self._end)
+
+    # --- answering calls ----------------------------------------------------------------------------------------
+
+    def serve_rpc(
+        self, handlers: Mapping[str, RpcHandler] = NO_HANDLERS, *, concurrency: int = RPC_INVOCATIONS_MAX
+    ) -> AbstractAsyncContextManager[RpcServer]:
+        """Answer other participants' calls for as long as the ``async with`` block lasts.
+
+        Each call runs in a task of the block's.  More methods: ``register`` on what the block gives.  Leaving the block
+        takes the methods back and cancels the calls that run, whose callers are told (1503).  More than ``concurrency``
+        calls at once are refused (1500).
+        """
+        return serve_rpc(self._model.rpc, handlers, concurrency)
 
     # --- leaving --------------------------------------------------------------------------------------------------
 
@@ -264,6 +294,7 @@ class Room:
         self._finish()
 
     def _leave_quietly(self, reason: int = 0) -> None:
+        self._link.leaving = True
         request = room_pb.DisconnectRequest(room_handle=self._link.room_handle)
         if reason:
             request.reason = reason  # pyright: ignore[reportAttributeAccessIssue] - an enum's number

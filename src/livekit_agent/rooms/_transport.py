@@ -21,10 +21,25 @@ from typing import Any, Protocol
 from .._errors import RoomError
 from ._proto import ffi, handle, room
 
-__all__ = ["Pending", "Router", "Sink", "Transport", "owned_handles", "release"]
+__all__ = [
+    "ROUTED_BY_HANDLE",
+    "Pending",
+    "Router",
+    "Sink",
+    "Transport",
+    "owned_handles",
+    "release",
+]
 
 Sink = Callable[[ffi.FfiEvent], None]
 RoomSink = Callable[[room.RoomEvent], None]
+
+ROUTED_BY_HANDLE = {
+    "byte_stream_reader_event": "reader_handle",
+    "rpc_method_invocation": "local_participant_handle",
+    "text_stream_reader_event": "reader_handle",
+}
+"""Events about a handle of ours: kind of event -> the field that holds the handle."""
 
 
 class Transport(Protocol):
@@ -120,11 +135,12 @@ class Router:
         self._next_id = first_id
         self._pending: dict[int, Pending] = {}
         self._rooms: dict[int, _Route] = {}
+        self._handles: dict[int, Sink] = {}
 
     @property
     def idle(self) -> bool:
         """True when nothing is expected."""
-        return not self._pending and not self._rooms
+        return not self._pending and not self._rooms and not self._handles
 
     @property
     def pending_calls(self) -> int:
@@ -165,6 +181,14 @@ class Router:
         """Send a room's events to ``deliver``; ``lost`` says that the library has forgotten the room."""
         self._rooms[room_handle] = _Route(deliver, lost)
 
+    def route_handle(self, handle_id: int, deliver: Sink) -> None:
+        """Send the events about a handle (``ROUTED_BY_HANDLE``) to ``deliver``."""
+        self._handles[handle_id] = deliver
+
+    def unroute_handle(self, handle_id: int) -> None:
+        """Its events are released from now on.  Harmless if they were already."""
+        self._handles.pop(handle_id, None)
+
     def close_room(self, room_handle: int) -> None:
         """The room is over: its events are released, its pending calls are answered with None.
 
@@ -190,6 +214,11 @@ class Router:
                 self._release(event)
             else:
                 route.deliver(event.room_event)
+            return
+        kind = event.WhichOneof("message") or ""
+        if kind in ROUTED_BY_HANDLE:
+            sink = self._handles.get(getattr(getattr(event, kind), ROUTED_BY_HANDLE[kind]), self._release)
+            sink(event)
             return
         pending = self._take(event)
         if pending is None:

@@ -16,11 +16,13 @@ from .. import events
 from .._types import ConnectionQuality
 from ._enums import ConnectionState, TrackKind, known
 from ._link import Link
+from ._messages import ChatMessage, TranscriptionSegment
 from ._model import LocalState, ParticipantState, PublicationState, RemoteState, permissions_of
 from ._participants import LocalParticipant, Participant, RemoteParticipant
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
+from ._rpc import RpcDesk
 from ._tracks import RemoteTrack, RemoteTrackPublication
 
 __all__ = ["HANDLED", "IGNORED", "Model"]
@@ -29,8 +31,6 @@ IGNORED = frozenset(
     {
         "token_refreshed",  # the token itself; the library uses it, and nobody else should see it
         "e2ee_state_changed",
-        "transcription_received",
-        "chat_message",
         "stream_header_received",
         "stream_chunk_received",
         "stream_trailer_received",
@@ -67,6 +67,8 @@ HANDLED = (
     "active_speakers_changed",
     "connection_quality_changed",
     "data_packet_received",
+    "chat_message",
+    "transcription_received",
     "room_metadata_changed",
     "room_sid_changed",
     "room_updated",
@@ -91,6 +93,7 @@ class Model:
         self.state = ConnectionState.CONNECTED
         self._local = LocalState.of(result.local_participant.info)
         self.local = LocalParticipant(self._local, link)
+        self.rpc = RpcDesk(link)
         self._remote: dict[str, RemoteState] = {}
         self._views: dict[str, RemoteParticipant] = {}
         self.remote = MappingProxyType(self._views)
@@ -222,8 +225,11 @@ class Model:
 
     def _on_data_packet_received(self, event: room_pb.RoomEvent) -> None:
         packet = event.data_packet_received
+        if packet.HasField("sip_dtmf"):
+            self._on_dtmf(packet)
+            return
         if not packet.HasField("user"):
-            return  # telephone tones: not offered yet
+            return
         owned = packet.user.data
         data = self._link.transport.read(owned.data)
         self._link.transport.drop(owned.handle.id)
@@ -235,6 +241,38 @@ class Model:
                 topic=packet.user.topic,
                 reliable=packet.kind == room_pb.KIND_RELIABLE,
                 identity=packet.participant_identity,
+            )
+        )
+
+    def _on_dtmf(self, packet: room_pb.DataPacketReceived) -> None:
+        self._emit(
+            events.DtmfReceived(
+                digit=packet.sip_dtmf.digit,
+                code=packet.sip_dtmf.code,
+                participant=self._views.get(packet.participant_identity),
+                identity=packet.participant_identity,
+            )
+        )
+
+    def _on_chat_message(self, event: room_pb.RoomEvent) -> None:
+        chat = event.chat_message
+        self._emit(
+            events.ChatReceived(
+                message=ChatMessage.of(chat.message),
+                participant=self._views.get(chat.participant_identity),
+                identity=chat.participant_identity,
+            )
+        )
+
+    def _on_transcription_received(self, event: room_pb.RoomEvent) -> None:
+        said = event.transcription_received
+        found = self._participant(said.participant_identity)
+        self._emit(
+            events.TranscriptionReceived(
+                segments=tuple(TranscriptionSegment.of(segment) for segment in said.segments),
+                participant=None if found is None else found[1],
+                track_sid=said.track_sid,
+                identity=said.participant_identity,
             )
         )
 

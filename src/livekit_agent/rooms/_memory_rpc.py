@@ -1,0 +1,207 @@
+"""Rooms in memory: remote calls, chat, transcriptions and telephone tones.
+
+As observed on a real server: an unknown method is refused at once (1400), an unknown identity after 7 s (1501), the
+called side is given 7 s less than the caller waits but at least 1 s, a second answer finds no caller.  Sooner than
+there: who leaves fails its callers at once (1503), where the real library notices after 2 to 5 s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ._enums import ParticipantKind, RpcCode
+from ._proto import ffi, handle
+from ._proto import room as room_pb
+from ._proto import rpc as rpc_pb
+from ._wire import callback
+
+if TYPE_CHECKING:
+    from ._memory import MemoryRooms
+    from ._memory_transport import MemoryTransport
+
+__all__ = ["MemoryPeer", "MemoryRpc"]
+
+_ROUND_TRIP_MS = 7_000
+_HANDLER_MS_MIN = 1_000
+
+
+class MemoryPeer:
+    """What the parts of a connection in memory share; ``MemoryTransport`` fills it in."""
+
+    sid: str
+    room_name: str
+    _rooms: MemoryRooms
+    _identity: str
+    _ended: bool
+    _local_handle: int
+
+    def _give(self, value: object) -> handle.FfiOwnedHandle:
+        raise NotImplementedError
+
+    def _object(self, handle_id: int, kind: type[Any]) -> Any:
+        raise NotImplementedError
+
+    def _answer(self, event: ffi.FfiEvent) -> None:
+        raise NotImplementedError
+
+    def _tell(self, **message: Any) -> None:
+        raise NotImplementedError
+
+    def _send_event(self, event: ffi.FfiEvent) -> None:
+        raise NotImplementedError
+
+    def _hearers(self, destinations: Any) -> list[MemoryTransport]:
+        """Whom what we send reaches: the others, or those named; nobody if we may not send."""
+        found = self._rooms.ledger.member(self.sid)
+        if found is None or not found[1].permissions.can_publish_data:
+            return []
+        people = self._rooms.ledger.participants(self.room_name)
+        wanted = [p for p in people if p.sid != self.sid and (not destinations or p.identity in destinations)]
+        connections = [self._rooms.connection(person.sid) for person in wanted]
+        return [connection for connection in connections if connection is not None]
+
+
+@dataclass(slots=True)
+class _Invocation:
+    caller: MemoryTransport
+    async_id: int
+
+
+class MemoryRpc(MemoryPeer):
+    """The requests about calls and messages."""
+
+    def __init__(self) -> None:
+        self._rpc_methods: dict[str, None] = {}
+        self._rpc_incoming: dict[int, _Invocation] = {}
+        self._rpc_count = 0
+
+    # --- calls ----------------------------------------------------------------------------------------------------
+
+    def _do_register_rpc_method(self, request: rpc_pb.RegisterRpcMethodRequest) -> ffi.FfiResponse:
+        self._object(request.local_participant_handle, str)
+        self._rpc_methods[request.method] = None
+        return ffi.FfiResponse(register_rpc_method=rpc_pb.RegisterRpcMethodResponse())
+
+    def _do_unregister_rpc_method(self, request: rpc_pb.UnregisterRpcMethodRequest) -> ffi.FfiResponse:
+        self._object(request.local_participant_handle, str)
+        self._rpc_methods.pop(request.method, None)
+        return ffi.FfiResponse(unregister_rpc_method=rpc_pb.UnregisterRpcMethodResponse())
+
+    def _do_perform_rpc(self, request: rpc_pb.PerformRpcRequest) -> ffi.FfiResponse:
+        self._object(request.local_participant_handle, str)
+        async_id = request.request_async_id
+        # An empty name would mean everybody.
+        found = self._hearers([request.destination_identity]) if not self._ended else []
+        if not found:
+            self._rooms.later(
+                _ROUND_TRIP_MS / 1000,
+                lambda: self._answer(_failed(async_id, RpcCode.CONNECTION_TIMEOUT, "Connection timeout")),
+            )
+        else:
+            found[0].called(self, request)
+        return ffi.FfiResponse(perform_rpc=rpc_pb.PerformRpcResponse(async_id=async_id))
+
+    def called(self, caller: Any, request: rpc_pb.PerformRpcRequest) -> None:
+        """Somebody calls this participant."""
+        async_id = request.request_async_id
+        if request.method not in self._rpc_methods:
+            text = "Method not supported at destination"
+            caller._answer(_failed(async_id, RpcCode.UNSUPPORTED_METHOD, text))
+            return
+        self._rpc_count += 1
+        self._rpc_incoming[self._rpc_count] = _Invocation(caller, async_id)
+        self._send_event(
+            ffi.FfiEvent(
+                rpc_method_invocation=rpc_pb.RpcMethodInvocationEvent(
+                    local_participant_handle=self._local_handle,
+                    invocation_id=self._rpc_count,
+                    method=request.method,
+                    request_id=f"call-{caller.sid}-{async_id}",
+                    caller_identity=caller._identity,
+                    payload=request.payload,
+                    response_timeout_ms=max(_HANDLER_MS_MIN, request.response_timeout_ms - _ROUND_TRIP_MS),
+                )
+            )
+        )
+
+    def _do_rpc_method_invocation_response(self, request: rpc_pb.RpcMethodInvocationResponseRequest) -> ffi.FfiResponse:
+        response = rpc_pb.RpcMethodInvocationResponseResponse()
+        invocation = self._rpc_incoming.pop(request.invocation_id, None)
+        if invocation is None:
+            response.error = "No caller found"
+        else:
+            event = ffi.FfiEvent(perform_rpc=rpc_pb.PerformRpcCallback(async_id=invocation.async_id))
+            if request.HasField("error"):
+                event.perform_rpc.error.CopyFrom(request.error)
+            else:
+                event.perform_rpc.payload = request.payload
+            invocation.caller._answer(event)  # pyright: ignore[reportPrivateUsage] - a connection like this one
+        return ffi.FfiResponse(rpc_method_invocation_response=response)
+
+    def _fail_callers(self) -> None:
+        """We have left."""
+        waiting, self._rpc_incoming = self._rpc_incoming, {}
+        for invocation in waiting.values():
+            gone = _failed(invocation.async_id, RpcCode.RECIPIENT_DISCONNECTED, "Recipient disconnected")
+            invocation.caller._answer(gone)  # pyright: ignore[reportPrivateUsage] - a connection like this one
+
+    # --- messages -------------------------------------------------------------------------------------------------
+
+    def _do_send_chat_message(self, request: room_pb.SendChatMessageRequest) -> ffi.FfiResponse:
+        message = room_pb.ChatMessage(
+            id=self._rooms.new_id("chat-"), timestamp=self._rooms.wall_ms(), message=request.message
+        )
+        return self._chat(message, request)
+
+    def _do_edit_chat_message(self, request: room_pb.EditChatMessageRequest) -> ffi.FfiResponse:
+        message = room_pb.ChatMessage()
+        message.CopyFrom(request.original_message)
+        message.message = request.edit_text
+        message.edit_timestamp = self._rooms.wall_ms()
+        return self._chat(message, request)
+
+    def _chat(self, message: room_pb.ChatMessage, request: Any) -> ffi.FfiResponse:
+        async_id: int = request.request_async_id
+        if not self._ended:
+            for hearer in self._hearers(request.destination_identities):
+                received = room_pb.ChatMessageReceived(message=message, participant_identity=self._identity)
+                hearer._tell(chat_message=received)  # pyright: ignore[reportPrivateUsage] - a connection like this one
+            event = callback("chat_message", async_id)
+            event.chat_message.chat_message.CopyFrom(message)
+            self._answer(event)
+        return ffi.FfiResponse(send_chat_message=room_pb.SendChatMessageResponse(async_id=async_id))
+
+    def _do_publish_transcription(self, request: room_pb.PublishTranscriptionRequest) -> ffi.FfiResponse:
+        async_id = request.request_async_id
+        if not self._ended:
+            found = self._rooms.ledger.member(self.sid)
+            # A real server drops what does not come from an agent, without a word.
+            heard = self._hearers(()) if found is not None and found[1].kind == ParticipantKind.AGENT else []
+            for hearer in heard:
+                received = room_pb.TranscriptionReceived(
+                    participant_identity=request.participant_identity,
+                    track_sid=request.track_id,
+                    segments=request.segments,
+                )
+                hearer._tell(transcription_received=received)  # pyright: ignore[reportPrivateUsage] - like this one
+            self._answer(callback("publish_transcription", async_id))
+        return ffi.FfiResponse(publish_transcription=room_pb.PublishTranscriptionResponse(async_id=async_id))
+
+    def _do_publish_sip_dtmf(self, request: room_pb.PublishSipDtmfRequest) -> ffi.FfiResponse:
+        async_id = request.request_async_id
+        if not self._ended:
+            for hearer in self._hearers(request.destination_identities):
+                packet = room_pb.DataPacketReceived(
+                    kind=room_pb.KIND_RELIABLE,
+                    participant_identity=self._identity,
+                    sip_dtmf=room_pb.SipDTMF(code=request.code, digit=request.digit),
+                )
+                hearer._tell(data_packet_received=packet)  # pyright: ignore[reportPrivateUsage] - like this one
+            self._answer(callback("publish_sip_dtmf", async_id))
+        return ffi.FfiResponse(publish_sip_dtmf=room_pb.PublishSipDtmfResponse(async_id=async_id))
+
+
+def _failed(async_id: int, code: int, message: str) -> ffi.FfiEvent:
+    error = rpc_pb.RpcError(code=code, message=message)
+    return ffi.FfiEvent(perform_rpc=rpc_pb.PerformRpcCallback(async_id=async_id, error=error))

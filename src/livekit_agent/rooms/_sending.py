@@ -1,0 +1,33 @@
+"""What every way of sending checks before it asks the library: may we, and is the room still there?
+
+The server drops what a participant without the permission sends, and says nothing; the library then waits for an answer
+that never comes, or for none at all.  So the question is asked here, and answered at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio.lowlevel
+
+from .._errors import RoomPermissionError
+from ._link import Link
+
+if TYPE_CHECKING:
+    from ._model import ParticipantState
+
+__all__ = ["Sending"]
+
+
+class Sending:
+    """The part of the local participant that its ways of sending share."""
+
+    _link: Link
+    _state: ParticipantState
+
+    async def _check_may_send(self, what: str) -> None:
+        """A checkpoint; then :class:`RoomClosedError` or :class:`RoomPermissionError`."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        self._link.check_open()
+        if not self._state.permissions.can_publish_data:
+            raise RoomPermissionError(f"the agent may not {what}", hint="grant canPublishData")

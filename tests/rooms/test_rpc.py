@@ -1,0 +1,292 @@
+"""Remote calls both ways, in memory and on a real livekit-server."""
+
+from __future__ import annotations
+
+import logging
+
+import anyio
+import pytest
+from test_conformance import both_see_each_other
+from venues import PATIENCE, Venue
+
+from livekit_agent import RoomClosedError, RoomError, RoomPermissionError, RpcError
+from livekit_agent.rooms import MemoryRooms, Room, RpcCall, RpcCode
+
+
+async def echo(call: RpcCall) -> str:
+    return call.payload
+
+
+async def never(call: RpcCall) -> str:
+    await anyio.sleep_forever()
+    return ""
+
+
+async def code_of(room: Room, identity: str, method: str, timeout: float = PATIENCE) -> tuple[int, str, str]:
+    with pytest.raises(RpcError) as caught:
+        await room.local_participant.perform_rpc(identity, method, timeout=timeout)
+    return caught.value.rpc_code, caught.value.message, caught.value.data
+
+
+# ------------------------------------------------------------------------------------------------ calls
+
+
+async def test_a_call_is_answered_with_who_called_what(venue: Venue) -> None:
+    seen: list[RpcCall] = []
+
+    def note(call: RpcCall) -> str:
+        seen.append(call)
+        return "answer to " + call.payload
+
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            async with b.serve_rpc({"note": note}) as calls:
+                assert await a.local_participant.perform_rpc("b", "note", "whý", timeout=10) == "answer to whý"
+                assert calls.calls_in_flight == 0
+            [call] = seen
+            assert (call.method, call.payload, call.caller_identity) == ("note", "whý", "a")
+            assert call.request_id
+            # The library keeps 7 s of the caller's time-out for the way there and back.
+            assert call.timeout == 3
+
+
+async def test_a_thousand_calls_each_way_fifty_at_once_and_each_gets_its_own_answer(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            answers: dict[tuple[str, int], str] = {}
+            flying = [0, 0]
+
+            async def ask(room: Room, to: str, first: int, limiter: anyio.CapacityLimiter) -> None:
+                for number in range(first, 1000, 50):
+                    async with limiter:
+                        flying[0] += 1
+                        flying[1] = max(flying)
+                        answers[to, number] = await room.local_participant.perform_rpc(
+                            to, "double", str(number), timeout=60
+                        )
+                        flying[0] -= 1
+
+            def doubled_by(identity: str) -> object:
+                async def double(call: RpcCall) -> str:
+                    await anyio.lowlevel.checkpoint()
+                    return f"{identity}: {2 * int(call.payload)}"
+
+                return double
+
+            async with a.serve_rpc({"double": doubled_by("a")}), b.serve_rpc({"double": doubled_by("b")}):  # type: ignore[dict-item]
+                async with anyio.create_task_group() as group:
+                    for room, to in ((a, "b"), (b, "a")):
+                        limiter = anyio.CapacityLimiter(50)
+                        for first in range(50):
+                            group.start_soon(ask, room, to, first, limiter)
+            assert answers == {(to, n): f"{to}: {2 * n}" for to in ("a", "b") for n in range(1000)}
+            assert flying == [0, 100]
+
+
+async def test_errors_keep_their_code_message_and_data(venue: Venue, caplog: pytest.LogCaptureFixture) -> None:
+    async def refuse(call: RpcCall) -> str:
+        raise RpcError("not today", rpc_code=2001, data='{"when": "tomorrow"}')
+
+    async def break_down(call: RpcCall) -> str:
+        raise ValueError("a detail that is nobody's business")
+
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            handlers = {"refuse": refuse, "break": break_down, "wrong": lambda call: 3, "never": never}
+            async with b.serve_rpc(handlers):  # type: ignore[arg-type]
+                assert await code_of(a, "b", "refuse") == (2001, "not today", '{"when": "tomorrow"}')
+                failed = (RpcCode.APPLICATION_ERROR, "Application error in method handler", "")
+                with caplog.at_level(logging.CRITICAL + 1, logger="livekit_agent.rooms"):
+                    assert await code_of(a, "b", "break") == failed
+                    assert await code_of(a, "b", "wrong") == failed
+                unknown = (RpcCode.UNSUPPORTED_METHOD, "Method not supported at destination", "")
+                assert await code_of(a, "b", "unknown") == unknown
+                assert await code_of(a, "b", "never", timeout=1) == (RpcCode.RESPONSE_TIMEOUT, "Response timeout", "")
+            # The block has ended, and its methods with it.
+            assert await code_of(a, "b", "refuse") == unknown
+
+
+async def test_nobody_there_and_oneself(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            started = anyio.current_time()
+            assert (await code_of(a, "a", "echo"))[0] == RpcCode.CONNECTION_TIMEOUT
+            assert anyio.current_time() - started < 1
+            assert await code_of(a, "nobody", "echo") == (RpcCode.CONNECTION_TIMEOUT, "Connection timeout", "")
+            assert 6.9 < anyio.current_time() - started < 10
+
+
+async def test_a_handler_that_takes_too_long_is_cancelled(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            ended = anyio.Event()
+
+            async def slow(call: RpcCall) -> str:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    ended.set()
+                return ""
+
+            async with b.serve_rpc({"slow": slow}):
+                assert (await code_of(a, "b", "slow", timeout=8.2))[0] == RpcCode.RESPONSE_TIMEOUT
+                with anyio.fail_after(PATIENCE):
+                    await ended.wait()
+
+
+async def test_leaving_the_block_tells_the_callers(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            begun = anyio.Event()
+
+            async def hang(call: RpcCall) -> str:
+                begun.set()
+                return await never(call)
+
+            async def serve() -> None:
+                async with b.serve_rpc({"hang": hang}):
+                    await begun.wait()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(serve)
+                await anyio.wait_all_tasks_blocked() if not venue.real else await anyio.sleep(0.05)
+                answer = await code_of(a, "b", "hang")
+                assert answer == (RpcCode.RECIPIENT_DISCONNECTED, "Recipient disconnected", "")
+
+
+async def test_who_leaves_while_it_is_called_is_missed(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+
+            async def go(call: RpcCall) -> str:
+                await b.disconnect()
+                return "too late"
+
+            async with b.serve_rpc({"go": go}):
+                assert (await code_of(a, "b", "go"))[0] == RpcCode.RECIPIENT_DISCONNECTED
+
+
+async def test_a_call_ends_with_the_room(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            async with b.serve_rpc({"never": never}), anyio.create_task_group() as group:
+
+                async def leave() -> None:
+                    await anyio.sleep(0.1)
+                    await a.disconnect()
+
+                group.start_soon(leave)
+                with pytest.raises(RoomClosedError):
+                    await a.local_participant.perform_rpc("b", "never")
+            with pytest.raises(RoomClosedError):
+                await a.local_participant.perform_rpc("b", "never")
+            with pytest.raises(RoomClosedError):
+                async with a.serve_rpc({"never": never}):
+                    raise AssertionError("unreachable")
+
+
+async def test_a_call_that_is_given_up_leaves_nothing_behind(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            async with b.serve_rpc({"never": never, "echo": echo}):
+                with anyio.move_on_after(0.1) as scope:
+                    await a.local_participant.perform_rpc("b", "never")
+                assert scope.cancelled_caught
+                assert await a.local_participant.perform_rpc("b", "echo", "still here") == "still here"
+
+
+# ------------------------------------------------------------------------------------------------ serving
+
+
+async def test_methods_come_and_go_while_the_block_lasts(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            async with b.serve_rpc() as calls:
+                with calls.register("one", echo):
+                    assert await a.local_participant.perform_rpc("b", "one", "1") == "1"
+                assert (await code_of(a, "b", "one"))[0] == RpcCode.UNSUPPORTED_METHOD
+
+                @calls.method("two")
+                async def two(call: RpcCall) -> str:
+                    return "two"
+
+                assert await a.local_participant.perform_rpc("b", "two") == "two"
+                assert repr(calls) == "<RpcServer of two: 0 calls in flight>"
+            with pytest.raises(RoomError, match="has ended"):
+                calls.register("three", echo)
+
+
+async def test_a_method_is_served_once_per_room(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            async with a.serve_rpc({"echo": echo}) as calls:
+                with pytest.raises(ValueError, match="already served"):
+                    calls.register("echo", echo)
+            async with a.serve_rpc({"echo": echo}):
+                pass
+
+
+async def test_too_many_calls_at_once_are_refused(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            async with b.serve_rpc({"never": never}, concurrency=1), anyio.create_task_group() as group:
+                group.start_soon(code_of, a, "b", "never", 2)
+                await anyio.sleep(0.3)
+                assert await code_of(a, "b", "never") == (RpcCode.APPLICATION_ERROR, "too many calls at once", "")
+                group.cancel_scope.cancel()
+
+
+async def test_calling_without_permission_is_refused_at_once(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a", grants={"canPublishData": False}) as a:
+            with pytest.raises(RoomPermissionError):
+                await a.local_participant.perform_rpc("b", "echo")
+
+
+async def test_a_timeout_must_be_positive(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            with pytest.raises(ValueError, match="positive"):
+                await a.local_participant.perform_rpc("b", "echo", timeout=0)
+
+
+# ------------------------------------------------------------------------------------------------ in memory only
+
+
+@pytest.mark.virtual
+async def test_an_error_in_the_body_of_the_block_is_the_one_that_comes_out() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        with pytest.raises(ExceptionGroup) as caught:
+            async with a.serve_rpc({"echo": echo}):
+                raise KeyError("mine")
+        assert caught.group_contains(KeyError)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("steps", range(30))
+async def test_serving_and_calling_cancelled_at_any_step_leave_nothing_behind(steps: int) -> None:
+    from test_cancellation import cancel_after
+
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(cancel_after, steps, scope)
+                async with b.serve_rpc({"echo": echo}):
+                    await a.local_participant.perform_rpc("b", "echo", "1")
+                    await a.local_participant.perform_rpc("b", "echo", "2")
+                group.cancel_scope.cancel()
+        await anyio.sleep(0.01)
+        for room in (a, b):
+            router = room._transport.router
+            assert (router.pending_calls, len(router._handles)) == (0, 0)  # type: ignore[attr-defined]
+        assert (await code_of(a, "b", "echo"))[0] == RpcCode.UNSUPPORTED_METHOD
