@@ -34,6 +34,7 @@ class WorkerConnection:
         self.progress = anyio.Event()
         self._next = 0
         self._sending = anyio.Lock(fast_acquire=True)
+        self._partial = bytearray()  # a read may end in the middle of a frame
 
     async def serve(self) -> None:
         """Read until the worker goes."""
@@ -49,7 +50,10 @@ class WorkerConnection:
                 elif isinstance(event, Ping | CloseConnection):
                     out += self._connection.send(event.response())
                 elif isinstance(event, BytesMessage):
-                    out += self._hear(agent_pb.WorkerMessage.FromString(bytes(event.data)))
+                    self._partial += event.data
+                    if event.message_finished:
+                        out += self._hear(agent_pb.WorkerMessage.FromString(bytes(self._partial)))
+                        self._partial.clear()
             if out:
                 try:
                     await self.send(out)

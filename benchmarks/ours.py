@@ -25,8 +25,8 @@ class NoRoom:
     def __init__(self) -> None:
         self._left = anyio.Event()
 
-    async def wait_closed(self) -> None:
-        await self._left.wait()
+    def tell_end(self, listener: object) -> None:
+        """It never ends by itself."""
 
     async def disconnect(self, reason: int = 0) -> None:
         self._left.set()

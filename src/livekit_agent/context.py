@@ -62,7 +62,7 @@ class JobContext:
         cancel_scope: anyio.CancelScope,
         task_group: TaskGroup,
         deadline: float,
-        shutting_down: anyio.Event,
+        shutting_down: Callable[[], anyio.Event],
         shutdown: Callable[[str], None],
         cleanups: list[Cleanup],
     ) -> None:
@@ -84,10 +84,14 @@ class JobContext:
         Not a scope's deadline: on a tie trio would always cancel and asyncio do either; the SDK cancels at the first
         instant *after* it on both.
         """
-        self.shutting_down = shutting_down
-        """Set when the worker starts to drain: finish up, there is ``shutdown_timeout`` left."""
+        self._shutting_down = shutting_down
         self._shutdown = shutdown
         self._cleanups = cleanups
+
+    @property
+    def shutting_down(self) -> anyio.Event:
+        """Set when the worker starts to drain: finish up, there is ``shutdown_timeout`` left."""
+        return self._shutting_down()
 
     def shutdown(self, reason: str = "") -> None:
         """End the job SUCCESS by cancelling its scope.  Returns at once; ``reason`` is logged and on ``JobEnded``."""

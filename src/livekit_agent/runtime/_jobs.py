@@ -7,7 +7,7 @@ Theory of operation
 
     scope                         ctx.cancel_scope; what every reason to end cancels
     ├─ join the room              abandoned cleanly when cancelled
-    └─ inner task group           the room's watcher and the callbacks' pump
+    └─ inner task group           the callbacks' pump; only where there are callbacks
        └─ user's task group       ctx.task_group; the handler runs in its body
 
 The handler's part is over when the user's task group has ended.  What follows is shielded and bounded::
@@ -147,8 +147,10 @@ class JobScope:
         self.stuck = False
         self.abandoned = False
         """Stuck, reported and left: nobody waits for its task any more."""
-        self.delivered = anyio.Event()
-        """Set when the final status has arrived, or no longer can."""
+        self._delivered = False
+        """The final status has arrived, or no longer can."""
+        # Made when somebody waits for it: a worker may hold 10,000 jobs, and an event weighs most of a kilobyte.
+        self._delivery: anyio.Event | None = None
         self._assigned = assigned
         self._host = host
         self._scope = anyio.CancelScope()
@@ -158,7 +160,8 @@ class JobScope:
         self._done = False
         """The handler and its tasks have ended by themselves; what cancels later comes too late to be the reason."""
         self._room: Room | None = None
-        self._shutting_down = anyio.Event()
+        self._warned = False
+        self._shutting_down: anyio.Event | None = None
         self._cleanups: list[Cleanup] = []
         self._started_at = anyio.current_time()
         self._deadline = self._started_at + host.options.job_timeout
@@ -173,11 +176,10 @@ class JobScope:
         """What is left of it."""
         self._interrupt: BaseException | None = None
         self._reported_at: float | None = None
-        self._leaving = False
-        self._left = anyio.Event()
+        self._left: anyio.Event | None = None
         self._told = False
-        self._cared_for = anyio.Event()
-        """Set when the after-care of a stuck job is over."""
+        self._cared_for: anyio.Event | None = None
+        """Made for a stuck job, set when its after-care is over."""
         self.log = JobLog(host.log, {"job_id": self.job.id, "room": self.job.room.name})
 
     def __repr__(self) -> str:
@@ -206,7 +208,23 @@ class JobScope:
 
     def warn(self) -> None:
         """The polite stage: the worker drains."""
-        self._shutting_down.set()
+        self._warned = True
+        if self._shutting_down is not None:
+            self._shutting_down.set()
+
+    def delivery_settled(self) -> None:
+        """The final status has arrived, or no longer can: nobody needs to wait for it."""
+        self._delivered = True
+        if self._delivery is not None:
+            self._delivery.set()
+
+    def _warning(self) -> anyio.Event:
+        """The event of the polite stage, for the context."""
+        if self._shutting_down is None:
+            self._shutting_down = anyio.Event()
+            if self._warned:
+                self._shutting_down.set()
+        return self._shutting_down
 
     def _shutdown(self, reason: str) -> None:
         self.cancel(CancelReason.SHUTDOWN, reason)
@@ -231,7 +249,8 @@ class JobScope:
         host = self._host
         self._task = anyio.get_current_task()
         host.publish(events.JobStarted(job=self.job))
-        self._timeout_alarm = host.timekeeper.at(self._deadline, lambda: self.cancel(CancelReason.JOB_TIMEOUT))
+        if self._deadline < math.inf:
+            self._timeout_alarm = host.timekeeper.at(self._deadline, lambda: self.cancel(CancelReason.JOB_TIMEOUT))
         raised: BaseException | None = None
         try:
             with self._scope:
@@ -266,27 +285,35 @@ class JobScope:
             return  # ended while joining: the handler never runs
         host.report(self.job.id, JobStatus.RUNNING, "")
         self._phase = Phase.HANDLING
+        room.tell_end(self._room_ended)
+        if not host.deliveries:
+            await self._handle(room, None)
+            return
         async with anyio.create_task_group() as inner:
-            inner.start_soon(self._watch_room, room)
-            async with anyio.create_task_group() as user_tasks:
-                ctx = self._context(room, user_tasks)
-                if host.deliveries:
-                    happenings = room.subscribe(*host.deliveries, replay=True)
-                    happenings.on_overflow = partial(self.cancel, CancelReason.ROOM_BACKLOG)
-                    inner.start_soon(self._pump, ctx, happenings)
-                pending = host.handler.on_job_assigned(ctx)
-                # A plain function as on_job_assigned is a job whose work is done.
-                if pending is not None:  # pyright: ignore[reportUnnecessaryComparison]
-                    await pending
-            self._phase = Phase.ENDING
-            self._done = True
+            await self._handle(room, inner)
             inner.cancel_scope.cancel()
             self._expect_end()  # a callback may be running, and may ignore that
-        if host.deliveries and anyio.current_time() - self._started_at < _SUSPICIOUSLY_SHORT:
+        if anyio.current_time() - self._started_at < _SUSPICIOUSLY_SHORT:
             self.log.warning(
                 "the handler has room callbacks but ended within a second, so they will hardly be called; "
                 "wait in on_job_assigned (await ctx.wait_closed()) to keep the job alive"
             )
+
+    async def _handle(self, room: Room, inner: TaskGroup | None) -> None:
+        """The handler's part: its tasks and, in ``inner``, the pump of its callbacks."""
+        host = self._host
+        async with anyio.create_task_group() as user_tasks:
+            ctx = self._context(room, user_tasks)
+            if inner is not None:
+                happenings = room.subscribe(*host.deliveries, replay=True)
+                happenings.on_overflow = partial(self.cancel, CancelReason.ROOM_BACKLOG)
+                inner.start_soon(self._pump, ctx, happenings)
+            pending = host.handler.on_job_assigned(ctx)
+            # A plain function as on_job_assigned is a job whose work is done.
+            if pending is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                await pending
+        self._phase = Phase.ENDING
+        self._done = True
 
     async def _join(self) -> Room:
         url = self._assigned.url or self._host.room_url
@@ -303,13 +330,12 @@ class JobScope:
             cancel_scope=self._scope,
             task_group=user_tasks,
             deadline=self._deadline,
-            shutting_down=self._shutting_down,
+            shutting_down=self._warning,
             shutdown=self._shutdown,
             cleanups=self._cleanups,
         )
 
-    async def _watch_room(self, room: Room) -> None:
-        closed = await room.wait_closed()
+    def _room_ended(self, closed: events.Disconnected) -> None:
         if closed.reason != _LEFT_BY_OURSELVES:
             self.cancel(_ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST))
 
@@ -373,6 +399,7 @@ class JobScope:
             await self._report_and_leave()
             await self._within_budget(self._call_terminated)
         if self.stuck:
+            assert self._cared_for is not None
             await self._cared_for.wait()
             await self._within_budget(self._run_cleanups)
             await self._leave(by=math.inf)  # a join that ignored its cancellation may have succeeded since
@@ -432,33 +459,36 @@ class JobScope:
         if self._reported_at is None:
             self._reported_at = anyio.current_time()
             if not self._host.report(self.job.id, self.outcome.status, self.outcome.text):
-                self.delivered.set()
+                self.delivery_settled()
 
     async def _report_and_leave(self) -> None:
         self._report()
         assert self._reported_at is not None
-        # Our own waits only, so scopes' deadlines are exact enough here.
-        with anyio.CancelScope(deadline=self._reported_at + _DELIVERY_TIMEOUT):
-            await self.delivered.wait()
+        if not self._delivered:
+            self._delivery = self._delivery or anyio.Event()
+            # Our own waits only, here and below, so scopes' deadlines are exact enough.
+            with anyio.CancelScope(deadline=self._reported_at + _DELIVERY_TIMEOUT):
+                await self._delivery.wait()
         await self._leave(by=self._reported_at + FLUSH_TIMEOUT)
 
     async def _leave(self, *, by: float) -> None:
         """Leave the room; it goes on by itself when it takes longer than we wait."""
         if self._room is not None:
-            self._begin_leaving(self._room)
+            left = self._begin_leaving(self._room)
             with anyio.CancelScope(deadline=by):
-                await self._left.wait()
+                await left.wait()
 
-    def _begin_leaving(self, room: Room) -> None:
-        if not self._leaving:
-            self._leaving = True
-            self._host.services.start_soon(self._disconnect, room)
+    def _begin_leaving(self, room: Room) -> anyio.Event:
+        if self._left is None:
+            self._left = anyio.Event()
+            self._host.services.start_soon(self._disconnect, room, self._left)
+        return self._left
 
-    async def _disconnect(self, room: Room) -> None:
+    async def _disconnect(self, room: Room, left: anyio.Event) -> None:
         try:
             await room.disconnect()
         finally:
-            self._left.set()
+            left.set()
 
     # ------------------------------------------------------------------------------------ when it does not end
 
@@ -474,6 +504,7 @@ class JobScope:
         if self._phase is Phase.OVER or self.stuck:
             return
         self.stuck = True
+        self._cared_for = anyio.Event()
         self.log.error("job ignored its cancellation; it is reported FAILED. It hangs at:\n%s", self._stack())
         if self.outcome is None:
             text = CancelReason.STUCK.value
@@ -499,6 +530,7 @@ class JobScope:
     def _let_go(self) -> None:
         if not self.abandoned:
             self.abandoned = True
+            assert self._cared_for is not None
             self._cared_for.set()
             self._host.job_abandoned(self)
 

@@ -535,7 +535,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._session = None
             for job in list(self._jobs.values()):
                 if job.outcome is not None:
-                    job.delivered.set()  # the server has forgotten the job: nothing to wait for
+                    job.delivery_settled()  # the server has forgotten the job: nothing to wait for
         return closed.error or ConnectionLostError("the connection was closed", last_close_code=closed.code)
 
     def _make_core(self) -> WorkerConnection:
@@ -631,7 +631,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     def _on_delivered(self, event: StatusDelivered) -> None:
         job = self._jobs.get(event.job_id)
         if job is not None:
-            job.delivered.set()
+            job.delivery_settled()
         self._notify()
 
     def _on_lapsed(self, event: AssignmentLapsed) -> None:
