@@ -1,7 +1,7 @@
 """What this process uses of what it may use.  The only home of psutil.
 
-A probe is a callable that returns a :class:`Sample`; the runtime takes one as an argument so that a simulation can bring
-its own.  psutil is imported when the first probe is made.
+A probe is a callable that returns a :class:`Sample`; the runtime takes one as an argument so that a simulation can
+bring its own.  psutil is imported when the first probe is made.
 """
 
 from __future__ import annotations
