@@ -87,8 +87,10 @@ def simulate(
     if sum(choice is not None for choice in (seeds, hours, seed, scenario)) > 1:
         raise click.UsageError("--seeds, --hours, --seed and --scenario exclude each other")
     logging.getLogger("livekit_agent").setLevel(logging.CRITICAL + 1)  # its warnings are what is being simulated
-    runs = _runs(seeds, hours, first_seed, seed, scenario, _kinds(faults), backend)
-    show: _Json | _Pretty = _Json() if as_json else _Pretty(backend, seeds or (None if hours else 100), hours)
+    kinds = _kinds(faults)
+    runs = _runs(seeds, hours, first_seed, seed, scenario, kinds, backend)
+    total = 1 if seed is not None or scenario is not None else seeds or (None if hours else 100)
+    show: _Json | _Pretty = _Json(kinds) if as_json else _Pretty(kinds, backend, total, hours)
     return _live(runs, show, backend, shrinking=not no_shrink, tracing=trace)
 
 
@@ -172,7 +174,10 @@ def _shrunk(verdict: Verdict, backend: str) -> tuple[Path, int]:
 
 
 class _Json:
-    """One object per line, for programs."""
+    """One object per seed and a last one in sum, for programs."""
+
+    def __init__(self, kinds: tuple[str, ...] | None) -> None:
+        self._kinds = kinds
 
     def __enter__(self) -> None:
         pass
@@ -181,22 +186,24 @@ class _Json:
         pass
 
     def run(self, verdict: Verdict, summary: Summary) -> None:
-        """A seed."""
-        violations = [{"name": v.name, "t": v.t, "what": v.what} for v in verdict.violations]
-        row = {
+        """A seed; one that broke a promise is told by :meth:`failure`, in the same shape and more."""
+        if not verdict.violations:
+            click.echo(json.dumps(self._row(verdict)))
+
+    def _row(self, verdict: Verdict) -> dict[str, object]:
+        return {
             "seed": verdict.scenario.seed,
             "hash": verdict.digest,
             "jobs": verdict.jobs,
             "faults": verdict.faults,
-            "violations": violations,
+            "violations": [{"name": v.name, "t": v.t, "what": v.what} for v in verdict.violations],
         }
-        click.echo(json.dumps(row))
 
     def failure(self, verdict: Verdict, backend: str, shrinking: bool) -> None:
-        """How to see it again."""
+        """A seed that broke a promise, and how to see it again."""
         from ..simulation._search import replay_command
 
-        row: dict[str, object] = {"event": "failure", "replay": replay_command(verdict.scenario.seed, backend)}
+        row = self._row(verdict) | {"replay": replay_command(verdict.scenario.seed, backend, self._kinds)}
         if shrinking:
             path, faults = _shrunk(verdict, backend)
             row |= {"scenario": str(path), "faults_left": faults}
@@ -212,6 +219,8 @@ class _Json:
             "seconds": round(elapsed, 3),
             "jobs": sum(summary.jobs),
             "faults": sum(summary.faults),
+            "median_jobs": summary.median_jobs,
+            "median_faults": summary.median_faults,
             "violations": dict(summary.violations),
             "goals": dict(sorted(summary.goals.items())),
             "goals_missed": summary.missed(),
@@ -223,15 +232,17 @@ class _Json:
 class _Pretty:
     """A progress bar and a summary, for people."""
 
-    def __init__(self, backend: str, seeds: int | None, hours: float | None) -> None:
+    def __init__(self, kinds: tuple[str, ...] | None, backend: str, seeds: int | None, hours: float | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console: Console = Console(file=sys.stdout, highlight=False)
+        self._kinds = kinds
         self._hours = hours
+        self._began = time.perf_counter()
         self._progress = Progress(
             TextColumn(f"simulating on {backend}"),
-            BarColumn(),
+            BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
             console=Console(file=sys.stderr),
@@ -247,7 +258,10 @@ class _Pretty:
 
     def run(self, verdict: Verdict, summary: Summary) -> None:
         """Move on."""
-        figures = f"{summary.runs} seeds, {sum(summary.jobs)} jobs, {sum(summary.faults)} faults"
+        speed = summary.runs / max(time.perf_counter() - self._began, 1e-9)
+        figures = (
+            f"{summary.runs:,} seeds  {sum(summary.jobs):,} jobs  {sum(summary.faults):,} faults  {speed:.1f} seeds/s"
+        )
         done = summary.runs if self._hours is None else summary.hours
         self._progress.update(self._task, completed=done, figures=figures)
 
@@ -267,30 +281,51 @@ class _Pretty:
         others = sorted({v.name for v in verdict.violations} - {first.name})
         if others:
             say(f"  also broken: {', '.join(others)}")
-        say(f"  again: [bold]{replay_command(verdict.scenario.seed, backend)}[/]")
+        # Commands are for copying: never wrapped.
+        say(f"  again:    [bold]{replay_command(verdict.scenario.seed, backend, self._kinds)}[/]", soft_wrap=True)
         if shrinking:
             say("  making it smaller …")
             path, faults = _shrunk(verdict, backend)
-            say(f"  {faults} of {len(verdict.scenario.faults)} faults are needed:")
-            say(f"  smaller: [bold]livekit-agent simulate --backend {backend} --scenario {path}[/]")
+            say(f"  smaller:  [bold]livekit-agent simulate --backend {backend} --scenario {path}[/]", soft_wrap=True)
+            say(f"            {faults} of {len(verdict.scenario.faults)} faults are needed")
 
     def summary(self, summary: Summary, backend: str, elapsed: float) -> None:
         """The end of the story."""
         say = self._console.print
-        checks = sum(summary.evaluated.values())
+        days = f" ({summary.hours / 24:.1f} days)" if summary.hours >= 48 else ""
         speed = summary.runs / elapsed if elapsed else 0.0
-        hours = f"{summary.hours:,.1f} simulated hours in {elapsed:.1f} s"
-        say(f"\n[bold]{summary.runs:,} histories on {backend}[/]: {hours}")
-        say(f"  {sum(summary.jobs):,} jobs ({summary.median_jobs:g} in the middle history), ", end="")
-        say(f"{sum(summary.faults):,} faults that struck ({summary.median_faults:g}), {speed:.1f} seeds a second")
-        say(f"  {checks:,} checks of {len(summary.evaluated)} promises")
-        missed, idle = summary.missed(), summary.idle()
-        if missed:
-            say(f"  not reached: {len(missed)} goals, such as {', '.join(missed[:3])} (more seeds reach more)")
-        if idle:
-            say(f"  never put to the test: {', '.join(idle)}")
+        one = "history" if summary.runs == 1 else "histories"
+        say(f"\n[bold]{summary.runs:,} {one} on {backend}[/]: {summary.hours:,.1f} simulated hours{days}")
+        for name, text in _figures(summary, f"{elapsed:.1f} s, {speed:.1f} seeds a second"):
+            say(f"  {name:9} {text}")
         if summary.violations:
             broken = ", ".join(f"{name} ({times})" for name, times in summary.violations.most_common())
-            say(f"  [bold red]broken: {broken}[/]")
+            say(f"\n  [bold red]broken: {broken}[/]")
         else:
-            say("  [bold green]nothing broken[/]")
+            say("\n  [bold green]nothing broken[/]")
+
+
+def _figures(summary: Summary, took: str) -> Iterator[tuple[str, str]]:
+    """The lines of the summary: a name and what there is to say."""
+    from ..simulation._goals import GOALS
+
+    yield "jobs", f"{sum(summary.jobs):,}, {summary.median_jobs:g} in the middle history"
+    yield "faults", f"{sum(summary.faults):,} that struck, {summary.median_faults:g} in the middle history"
+    checks = sum(summary.evaluated.values())
+    tested = len(summary.evaluated) - len(summary.idle())
+    yield "promises", f"{tested} of {len(summary.evaluated)} put to the test, {checks:,} times"
+    if idle := summary.idle():
+        yield "", f"never: {_some(idle)}"
+    missed = summary.missed()
+    yield "goals", f"{len(GOALS) - len(missed)} of {len(GOALS)} situations reached"
+    if missed:
+        yield "", f"not yet: {_some(missed)}"
+    elif summary.goals:
+        name, times = min(summary.goals.items(), key=lambda row: (row[1], row[0]))
+        yield "", f"the rarest: {name}, {'once' if times == 1 else f'in {times} histories'}"
+    yield "took", took
+
+
+def _some(names: list[str]) -> str:
+    """The first few."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -315,7 +315,9 @@ def _draw_faults(rng: random.Random, kinds: tuple[str, ...], chaos: float) -> tu
         fault = draw_fault(rng, kind, round(rng.uniform(0.0, chaos), rng.choice((0, 1, 3))))
         if kind in (*PAIRED, *_ONLY_WHEN) and fault.when in _COMPANIONS:
             companion = draw_fault(rng, _COMPANIONS[fault.when], fault.at)
-            faults.append(replace(companion, target=fault.target, when="running" if companion.kind == "drain" else ""))
+            if companion.kind in kinds:
+                when = "running" if companion.kind == "drain" else ""
+                faults.append(replace(companion, target=fault.target, when=when))
         faults.append(fault)
     return tuple(sorted(faults, key=lambda fault: fault.at))
 

@@ -108,6 +108,7 @@ def shrink(
     return scenario
 
 
-def replay_command(seed: int, backend: str) -> str:
-    """The one command that lives through a seed again."""
-    return f"livekit-agent simulate --backend {backend} --seed {seed:#x}"
+def replay_command(seed: int, backend: str, kinds: tuple[str, ...] | None = None) -> str:
+    """The one command that lives through a seed again; ``kinds`` as the search was restricted to."""
+    restricted = f" --faults {','.join(kinds)}" if kinds else ""
+    return f"livekit-agent simulate --backend {backend} --seed {seed:#x}{restricted}"

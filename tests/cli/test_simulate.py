@@ -1,0 +1,221 @@
+"""``livekit-agent simulate``: what it prints for people and for programs, and that each history can be lived again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from livekit_agent.cli._app import run_command_line
+from livekit_agent.simulation import _engine
+from livekit_agent.simulation._checkers import CHECKERS, Checker
+from livekit_agent.simulation._goals import GOALS
+from livekit_agent.simulation._scenario import FAULT_KINDS, Scenario, generate
+from livekit_agent.simulation._trace import Note
+
+from .conftest import COMMAND, Result, environment
+
+BACKENDS = ("asyncio", "trio")
+
+# Most of it runs in this process: the simulation has a loop, a clock and a network of its own anyway.
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    logger = logging.getLogger("livekit_agent")
+    level = logger.level
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*args: str) -> Result:
+        code = run_command_line(["simulate", *args])
+        return Result(code, *capsys.readouterr())
+
+    yield run
+    logger.setLevel(level)
+
+
+def rows(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+# ------------------------------------------------------------------------------------------------ json
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_json_has_an_object_for_each_seed_and_a_last_one_in_sum(command: Command, backend: str) -> None:
+    result = command("--backend", backend, "--seeds", "3", "--json")
+    assert (result.code, result.err) == (0, "")
+    *seeds, last = rows(result)
+    assert [row["seed"] for row in seeds] == [0, 1, 2]
+    for row in seeds:
+        assert row.keys() == {"seed", "hash", "jobs", "faults", "violations"}
+        assert (len(row["hash"]), row["violations"]) == (16, [])
+        assert row["jobs"] >= 8
+        assert row["faults"] >= 3
+    assert last.keys() >= {"seeds", "simulated_hours", "violations", "goals", "evaluated"}
+    assert (last["seeds"], last["violations"], last["backend"]) == (3, {}, backend)
+    assert last["jobs"] == sum(row["jobs"] for row in seeds)
+    assert last["simulated_hours"] >= 3 * 120 / 3600
+    assert set(last["goals"]) | set(last["goals_missed"]) == set(GOALS)
+    assert set(last["evaluated"]) == {checker.name for checker in CHECKERS}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_seed_alone_and_its_scenario_as_a_file_live_the_same_history(
+    command: Command, tmp_path: Path, backend: str
+) -> None:
+    among = rows(command("--backend", backend, "--first-seed", "5", "--seeds", "2", "--json"))[1]
+    assert among["seed"] == 6
+    alone = rows(command("--backend", backend, "--seed", "0x6", "--json"))[0]
+    assert alone == among
+    (tmp_path / "six.json").write_text(generate(6).to_json())
+    assert rows(command("--backend", backend, "--scenario", "six.json", "--json"))[0] == among
+
+
+def test_another_process_lives_the_same_history(command: Command) -> None:
+    here = rows(command("--seed", "3", "--json"))[0]
+    done = subprocess.run(
+        [*COMMAND, "simulate", "--seed", "3", "--json"], capture_output=True, text=True, env=environment(), timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout.splitlines()[0]) == here
+
+
+def test_hours_are_the_total(command: Command) -> None:
+    *seeds, last = rows(command("--hours", "0.08", "--json"))
+    assert last["simulated_hours"] >= 0.08
+    assert last["seeds"] == len(seeds)
+    assert last["simulated_hours"] * (len(seeds) - 1) / len(seeds) < 0.12, "it stops with the seed that fills it"
+
+
+def test_faults_restrict_what_may_happen(command: Command) -> None:
+    *_, last = rows(command("--seeds", "3", "--faults", "reset,restart", "--json"))
+    assert {goal for goal in last["goals"] if goal.startswith("fault: ")} == {"fault: reset", "fault: restart"}
+
+
+def test_the_trace_is_a_note_a_line(command: Command) -> None:
+    *notes, _, _ = rows(command("--seed", "1", "--trace", "--json"))
+    assert len(notes) > 200
+    assert all({"t", "who", "what"} <= note.keys() for note in notes)
+    assert [note["t"] for note in notes] == sorted(note["t"] for note in notes)
+
+
+# ------------------------------------------------------------------------------------------------ usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--faults", "reset,earthquake"], "error: --faults: earthquake unknown; there are latency, "),
+        (["--faults", ""], "error: --faults: nothing unknown"),
+        (["--seed", "many"], "'many' is no seed: a number such as 17 or 0x11"),
+        (["--seed", "1", "--seeds", "2"], "error: --seeds, --hours, --seed and --scenario exclude each other"),
+        (["--hours", "0"], "--hours"),
+        (["--backend", "curio"], "curio"),
+        (["--scenario", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_mistakes_are_told_in_a_line_and_end_with_2(command: Command, arguments: list[str], error: str) -> None:
+    result = command(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert error in result.err
+    assert len(result.errors) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [("[]", "not a scenario"), ('{"version": 9}', "scenario version 9 is not known"), ("{", "six.json: Expecting")],
+)
+def test_a_file_that_is_no_scenario_is_told(command: Command, tmp_path: Path, text: str, error: str) -> None:
+    (tmp_path / "six.json").write_text(text)
+    result = command("--scenario", "six.json")
+    assert result.code == 2
+    assert error in result.err
+
+
+def test_every_fault_that_can_be_named_is_known() -> None:
+    assert set(FAULT_KINDS) >= {"reset", "restart", "hang", "go_away", "duplicate_identity"}
+
+
+# ------------------------------------------------------------------------------------------------ a broken promise
+
+
+class X1_no_resets(Checker):
+    """Connections are never reset."""
+
+    watches = ("fault",)
+
+    def look(self, note: Note) -> None:
+        self.judge(note.kind != "reset", f"a reset struck {note.who}")
+
+
+@pytest.fixture
+def planted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A promise that nobody keeps, among the real ones."""
+    monkeypatch.setitem(_engine.simulate.__kwdefaults__, "checkers", (*CHECKERS, X1_no_resets))
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_broken_promise_is_told_with_its_name_time_tail_and_command(command: Command, tmp_path: Path) -> None:
+    result = command("--seeds", "50", "--faults", "reset,restart")
+    assert result.code == 1
+    lines = result.out.splitlines()
+    first = next(line for line in lines if " broken at " in line)
+    assert first.startswith("X1 broken at ")
+    assert "  promise:  Connections are never reset." in lines
+    assert next(line for line in lines if "happened:" in line).startswith("  happened: a reset struck ")
+    assert sum(line.startswith('    {"t":') for line in lines) == 12
+
+    seed = first.split()[-1]
+    assert f"  again:    livekit-agent simulate --backend asyncio --seed {seed} --faults reset,restart" in lines
+    file = f"scenario-X1-{seed}.json"
+    assert f"  smaller:  livekit-agent simulate --backend asyncio --scenario {file}" in lines
+    small = Scenario.from_json((tmp_path / file).read_text())
+    assert [fault.kind for fault in small.faults] == ["reset"]
+    assert len(small.jobs) < 2, "jobs that nothing needs are gone"
+    assert "  broken: X1 (" in result.out
+
+
+@pytest.mark.usefixtures("planted")
+def test_both_commands_that_a_failure_prints_find_it_again(command: Command) -> None:
+    *_, failed, last = rows(command("--seeds", "50", "--faults", "reset,restart", "--json"))
+    assert failed.keys() == {"seed", "hash", "jobs", "faults", "violations", "replay", "scenario", "faults_left"}
+    assert failed["faults_left"] == 1
+    assert {violation["name"] for violation in failed["violations"]} == {"X1"}
+    assert last["violations"]["X1"] >= 1
+    smaller = rows(command("--scenario", failed["scenario"], "--no-shrink", "--json"))
+    assert {violation["name"] for violation in smaller[0]["violations"]} == {"X1"}
+    replay = shlex.split(failed["replay"])
+    assert replay[:2] == ["livekit-agent", "simulate"]
+    again = rows(command(*replay[2:], "--no-shrink", "--json"))[0]
+    assert (again["hash"], again["violations"]) == (failed["hash"], failed["violations"])
+
+
+@pytest.mark.usefixtures("planted")
+def test_without_shrinking_the_search_goes_on(command: Command, tmp_path: Path) -> None:
+    result = command("--seeds", "4", "--faults", "reset", "--no-shrink", "--json")
+    assert result.code == 1
+    *seeds, last = rows(result)
+    assert len(seeds) == last["seeds"] == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------ people
+
+
+def test_the_summary_for_people(command: Command) -> None:
+    result = command("--seeds", "2", "--backend", "trio")
+    assert result.code == 0
+    first, *figures, empty, last = result.out.strip().splitlines()
+    assert first.startswith("2 histories on trio: 0.1 simulated hours")
+    assert [line[:11].strip() for line in figures if line[2] != " "] == ["jobs", "faults", "promises", "goals", "took"]
+    assert any("in the middle history" in line for line in figures)
+    assert (empty, last) == ("", "  nothing broken")
