@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import subprocess
 import sys
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -13,11 +15,11 @@ from typing import Any, NamedTuple
 import anyio
 import pytest
 
-from livekit_agent import Config, JobStatus, UniversalWorker
+from livekit_agent import Config, JobStatus, RpcError, UniversalWorker
 from livekit_agent.cli._load import build_worker, load_file, pick
 from livekit_agent.dispatch import DispatchServer
-from livekit_agent.events import DataReceived, JobEnded
-from livekit_agent.rooms import AudioSource, Room
+from livekit_agent.events import ChatReceived, DataReceived, JobEnded, ParticipantJoined
+from livekit_agent.rooms import AudioSource, RemoteParticipant, Room, RpcCode
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -231,6 +233,51 @@ async def test_the_custom_load_example_counts_the_room() -> None:
     assert await visit(ROOT / "examples" / "custom_load.py", act) == ["load 0.125"]
 
 
+async def test_the_calculator_example_answers_calls() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        ask = room.local_participant.perform_rpc
+        with anyio.fail_after(10):
+            (agent,) = [p.identity async for p in the_agent(room)]
+            while not said:
+                try:
+                    said.append(await ask(agent, "add", "1 2 3.5"))
+                except RpcError as error:
+                    # It is in the room a moment before it serves.
+                    if error.rpc_code != RpcCode.UNSUPPORTED_METHOD:
+                        raise
+            said.append(await ask(agent, "multiply", "2 21"))
+            with pytest.raises(RpcError) as caught:
+                await ask(agent, "add", "one")
+            said.append(str(caught.value.rpc_code))
+        worker.request_stop(timeout=0)
+
+    assert await visit(ROOT / "examples" / "rpc_calculator.py", act) == ["6.5", "42.0", "2000"]
+
+
+async def the_agent(room: Room) -> AsyncGenerator[RemoteParticipant]:
+    with room.subscribe(ParticipantJoined, replay=True) as joined:
+        async for event in joined:
+            assert isinstance(event, ParticipantJoined)
+            yield event.participant
+            return
+
+
+async def test_the_chat_bot_example_answers_chat_and_streams() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        me = room.local_participant
+        with anyio.fail_after(10), room.subscribe(ChatReceived) as chats, room.text_streams("answer") as answers:
+            while not said:
+                # Nobody keeps messages for late-comers: say it until the agent listens.
+                await me.send_chat("hello")
+                with anyio.move_on_after(0.05):
+                    said.append((await anext(chats)).message.text)
+            await me.send_text("how are you", topic="question")
+            said.append(await (await anext(answers)).read_all())
+        worker.request_stop(timeout=0)
+
+    assert await visit(ROOT / "examples" / "chat_bot.py", act) == ["you said: hello", "HOW ARE YOU "]
+
+
 async def test_the_embedded_example_is_a_handler_too() -> None:
     async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
         await hear(packets, said)
@@ -258,6 +305,31 @@ def test_the_policy_of_the_doorkeeper() -> None:
     assert decide(name="private-1") == Reject(reason="nobody may serve private rooms", terminate=True)
     assert decide(name="fair", num_participants=51) == Reject(reason="too crowded for this worker")
     assert isinstance(decide(name="lobby", num_participants=50), JobMetadata)
+
+
+def test_the_example_with_seeds_passes(request: pytest.FixtureRequest) -> None:
+    plugin = [] if request.config.pluginmanager.has_plugin("livekit_agent") else ["-p", "livekit_agent.testing._plugin"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-W",
+        "error",
+        "-p",
+        "no:randomly",
+        "-p",
+        "no:cacheprovider",
+        *plugin,
+    ]
+    env = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    file = str(ROOT / "examples" / "test_with_seeds.py")
+    done = subprocess.run(
+        [*command, f"--rootdir={ROOT / 'examples'}", "-c", os.devnull, file],
+        capture_output=True, text=True, timeout=100, env=env,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout
 
 
 def test_every_example_is_tried_here() -> None:

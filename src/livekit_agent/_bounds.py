@@ -76,6 +76,10 @@ EARLY_STREAM_EVENTS_MAX = 256
 ROOM_REQUEST_TIMEOUT = 30.0
 DATA_PACKET_BYTES_MAX = 64_000
 RPC_INVOCATIONS_MAX = 1_000
+STREAMS_WAITING_MAX = 256
+STREAM_BUFFER_BYTES_MAX = 64 * MIB
+STREAM_READ_ALL_BYTES_MAX = 16 * MIB
+STREAM_PIECE_BYTES = 64 * KIB
 RPC_RESPONSE_TIMEOUT = 15.0
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
@@ -166,6 +170,14 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("room_request", ROOM_REQUEST_TIMEOUT, "s", "RoomError", "the native library may never answer"),
     _bound("data_packet", DATA_PACKET_BYTES_MAX, "bytes", "RoomError ROOM_DATA_TOO_LARGE, nothing sent",
            "the negotiated maximum of a data channel message, topic and header included"),
+    _bound("streams_waiting", STREAMS_WAITING_MAX, "streams a listener", "the oldest is thrown away and counted",
+           "a peer may open as many as it likes"),
+    _bound("stream_buffer", STREAM_BUFFER_BYTES_MAX, "bytes a stream, unless chosen", "ResourceExhaustedError, freed",
+           "the library cannot be asked to wait once reading has begun"),
+    _bound("stream_read_all", STREAM_READ_ALL_BYTES_MAX, "bytes, unless chosen", "StreamError STREAM_TOO_LARGE",
+           "whoever wants more at once should say so"),
+    _bound("stream_piece", STREAM_PIECE_BYTES, "bytes a write of the library's", "the next piece waits",
+           "where sending shows progress and can be cancelled"),
     _bound("rpc_invocations", RPC_INVOCATIONS_MAX, "calls a serve_rpc block", "the call is answered with error 1500",
            "each is a task; a peer may call as often as it likes"),
     _bound("rpc_response", RPC_RESPONSE_TIMEOUT, "s", "RpcError 1502", "the default of LiveKit's own clients"),

@@ -52,6 +52,14 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
         "async_id",
         "async_id payload error",
     ),
+    "text_stream_open": ("local_participant_handle options request_async_id", "async_id", "async_id writer error"),
+    "byte_stream_open": ("local_participant_handle options request_async_id", "async_id", "async_id writer error"),
+    "text_stream_write": ("writer_handle text request_async_id", "async_id", None),
+    "byte_stream_write": ("writer_handle bytes request_async_id", "async_id", None),
+    "text_stream_close": ("writer_handle reason attributes request_async_id", "async_id", None),
+    "byte_stream_close": ("writer_handle reason attributes request_async_id", "async_id", None),
+    "text_read_incremental": ("reader_handle", "", None),
+    "byte_read_incremental": ("reader_handle", "", None),
     "send_chat_message": (
         "local_participant_handle message destination_identities request_async_id",
         "async_id",
@@ -75,6 +83,16 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "register_rpc_method": ("local_participant_handle method", "", None),
     "unregister_rpc_method": ("local_participant_handle method", "", None),
     "rpc_method_invocation_response": ("local_participant_handle invocation_id payload error", "error", None),
+}
+
+# request -> its callback, where that has a name of its own
+OTHER_CALLBACKS = {
+    "send_chat_message": ("chat_message", "async_id error chat_message"),
+    "edit_chat_message": ("chat_message", "async_id error chat_message"),
+    "text_stream_write": ("text_stream_writer_write", "async_id error"),
+    "byte_stream_write": ("byte_stream_writer_write", "async_id error"),
+    "text_stream_close": ("text_stream_writer_close", "async_id error"),
+    "byte_stream_close": ("byte_stream_writer_close", "async_id error"),
 }
 
 EVENT_FIELDS = {
@@ -101,6 +119,8 @@ EVENT_FIELDS = {
     "connection_quality_changed": "participant_identity quality",
     "data_packet_received": "kind participant_identity user sip_dtmf",
     "chat_message": "message participant_identity",
+    "text_stream_opened": "reader participant_identity",
+    "byte_stream_opened": "reader participant_identity",
     "transcription_received": "participant_identity track_sid segments",
     "room_metadata_changed": "metadata",
     "room_sid_changed": "sid",
@@ -161,10 +181,9 @@ def test_a_request_has_the_fields_that_we_use(kind: str) -> None:
     assert missing(response, response_fields) == []
     if callback_fields is not None:
         assert missing(ffi.FfiEvent.DESCRIPTOR.fields_by_name[kind].message_type, callback_fields) == []
-    elif answered == "send_chat_message":
-        # The callback has a name of its own.
-        chat = ffi.FfiEvent.DESCRIPTOR.fields_by_name["chat_message"].message_type
-        assert missing(chat, "async_id error chat_message") == []
+    elif kind in OTHER_CALLBACKS:
+        name, fields = OTHER_CALLBACKS[kind]
+        assert missing(ffi.FfiEvent.DESCRIPTOR.fields_by_name[name].message_type, fields) == []
     else:
         assert "request_async_id" not in request.fields_by_name
 

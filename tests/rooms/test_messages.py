@@ -48,7 +48,9 @@ async def test_an_agent_says_what_was_said(venue: Venue) -> None:
         async with await venue.join("a", kind="agent") as a, await venue.join("b") as b:
             await both_see_each_other(a, b)
             heard = b.subscribe(events.TranscriptionReceived)
+            tracks = b.subscribe(events.TrackPublished)
             track = (await a.local_participant.publish_audio()).sid
+            await next_of(tracks, events.TrackPublished)
             await a.local_participant.publish_transcription([said], track_sid=track)
             got = await next_of(heard, events.TranscriptionReceived)
             assert (got.segments, got.track_sid, got.identity) == ((said,), track, "a")

@@ -152,6 +152,15 @@ class NativeVenue(Venue):
         return [person.identity for person in await self.api.rooms.participants(self.room)]
 
 
+#: Requests that use a handle up.
+CONSUMING = {
+    "text_read_incremental": "reader_handle",
+    "byte_read_incremental": "reader_handle",
+    "text_stream_close": "writer_handle",
+    "byte_stream_close": "writer_handle",
+}
+
+
 class counted_handles:
     """Every native handle that arrives in a response or an event, until it is dropped: ``{handle: where from}``."""
 
@@ -166,6 +175,9 @@ class counted_handles:
 
         def counting_request(lib: Any, message: Any) -> Any:
             response = request(lib, message)
+            kind = message.WhichOneof("message")
+            if kind in CONSUMING:
+                live.pop(getattr(getattr(message, kind), CONSUMING[kind]), None)
             live.update(dict.fromkeys(owned_handles(response), str(message.WhichOneof("message"))))
             return response
 

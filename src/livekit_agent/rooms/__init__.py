@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ._enums import DisconnectReason as DisconnectReason
     from ._enums import ParticipantKind as ParticipantKind
     from ._enums import RpcCode as RpcCode
+    from ._enums import StreamOperation as StreamOperation
     from ._enums import TrackKind as TrackKind
     from ._enums import TrackSource as TrackSource
     from ._ledger import RoomLedger as RoomLedger
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from ._rpc import RpcHandler as RpcHandler
     from ._rpc import RpcRegistration as RpcRegistration
     from ._rpc import RpcServer as RpcServer
+    from ._stream_writers import ByteStreamWriter as ByteStreamWriter
+    from ._stream_writers import TextStreamWriter as TextStreamWriter
+    from ._streams import ByteStreamInfo as ByteStreamInfo
+    from ._streams import ByteStreamReader as ByteStreamReader
+    from ._streams import StreamListener as StreamListener
+    from ._streams import TextStreamInfo as TextStreamInfo
+    from ._streams import TextStreamReader as TextStreamReader
     from ._subscription import Subscription as Subscription
     from ._tracks import AudioSource as AudioSource
     from ._tracks import LocalTrack as LocalTrack
@@ -39,6 +47,9 @@ if TYPE_CHECKING:
 
 # public name -> the module that holds it
 _HOMES = {
+    "ByteStreamInfo": "_streams",
+    "ByteStreamReader": "_streams",
+    "ByteStreamWriter": "_stream_writers",
     "ChatMessage": "_messages",
     "AudioSource": "_tracks",
     "ConnectionState": "_enums",
@@ -62,7 +73,12 @@ _HOMES = {
     "RpcHandler": "_rpc",
     "RpcRegistration": "_rpc",
     "RpcServer": "_rpc",
+    "StreamListener": "_streams",
+    "StreamOperation": "_enums",
     "Subscription": "_subscription",
+    "TextStreamInfo": "_streams",
+    "TextStreamReader": "_streams",
+    "TextStreamWriter": "_stream_writers",
     "TrackKind": "_enums",
     "TrackSource": "_enums",
     "TranscriptionSegment": "_messages",
@@ -70,6 +86,9 @@ _HOMES = {
 
 __all__ = [
     "AudioSource",
+    "ByteStreamInfo",
+    "ByteStreamReader",
+    "ByteStreamWriter",
     "ChatMessage",
     "ConnectionState",
     "DisconnectReason",
@@ -92,7 +111,12 @@ __all__ = [
     "RpcHandler",
     "RpcRegistration",
     "RpcServer",
+    "StreamListener",
+    "StreamOperation",
     "Subscription",
+    "TextStreamInfo",
+    "TextStreamReader",
+    "TextStreamWriter",
     "TrackKind",
     "TrackSource",
     "TranscriptionSegment",

@@ -38,6 +38,7 @@ from ._ledger import (
 )
 from ._mailbox import Mailbox, current_loop
 from ._memory_rpc import MemoryRpc
+from ._memory_streams import MemoryStreams
 from ._proto import audio, ffi, handle
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
@@ -75,11 +76,12 @@ class _Publication:
     identity: str
 
 
-class MemoryTransport(MemoryRpc):
+class MemoryTransport(MemoryRpc, MemoryStreams):
     """A transport over the ledger (see ``_transport``)."""
 
     def __init__(self, rooms: MemoryRooms) -> None:
         MemoryRpc.__init__(self)
+        MemoryStreams.__init__(self)
         self._rooms = rooms
         loop = current_loop()
         self.router = Router(self)
@@ -157,6 +159,10 @@ class MemoryTransport(MemoryRpc):
         """A callback.  Once the room has ended none comes any more, as with the real library."""
         if not self._ended:
             self._mailbox.put(event)
+
+    def _consume(self, handle_id: int) -> None:
+        """A request has used a handle up."""
+        self._objects.pop(handle_id, None)
 
     def _send_event(self, event: ffi.FfiEvent) -> None:
         """An event that is not about the room."""
@@ -255,6 +261,7 @@ class MemoryTransport(MemoryRpc):
         if self._ended:
             return
         self._fail_callers()
+        self._end_streams()
         state = room_pb.ConnectionStateChanged(state=room_pb.CONN_DISCONNECTED)
         self._tell(connection_state_changed=state)
         wire_reason: Any = reason
@@ -472,6 +479,7 @@ class MemoryTransport(MemoryRpc):
                     self._tell(participant_connected=connected)
                     self._tell(participant_active=room_pb.ParticipantActive(participant_identity=person.identity))
             case ParticipantGone(participant=person, reason=reason):
+                self._sender_left(person.identity)
                 if not person.permissions.hidden:
                     for track in person.tracks:
                         self._take_back(person, track)

@@ -17,6 +17,7 @@ from ._model import LocalState, ParticipantState, PublicationState, RemoteState
 from ._proto import ffi, room
 from ._proto import track as track_pb
 from ._rpc import RpcCalling
+from ._stream_writers import StreamSending
 from ._tracks import AudioSource, LocalTrack, LocalTrackPublication, RemoteTrackPublication
 from ._transport import release
 
@@ -96,7 +97,7 @@ class RemoteParticipant(Participant):
         return self._views
 
 
-class LocalParticipant(Participant, RpcCalling, MessageSending):
+class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
     """Ourselves.
 
     The calls raise :class:`RoomClosedError` when the room is over or ends meanwhile, :class:`RoomPermissionError` when

@@ -23,7 +23,7 @@ import anyio
 import anyio.lowlevel
 
 from .. import events
-from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX
+from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX, STREAM_BUFFER_BYTES_MAX
 from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
 from ._calls import Call
 from ._enums import ConnectionState, DisconnectReason
@@ -32,6 +32,7 @@ from ._participants import LocalParticipant, RemoteParticipant
 from ._proto import ffi
 from ._proto import room as room_pb
 from ._rpc import RpcHandler, RpcServer, serve_rpc
+from ._streams import ByteStreamReader, StreamListener, TextStreamReader
 from ._subscription import Subscription
 from ._transport import Transport, owned_handles
 from ._updates import Model
@@ -263,6 +264,24 @@ class Room:
         self._closed.set()
         if self._end_listener is not None:
             self._end_listener(self._end)
+
+    # --- streams ------------------------------------------------------------------------------------------------
+
+    def text_streams(
+        self, topic: str | None = None, *, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX
+    ) -> StreamListener[TextStreamReader]:
+        """The text streams that others send from now on with this topic; None: with any that nobody else listens to.
+
+        One listener per topic: ValueError for a second one.  A reader that holds more than ``buffer_bytes`` unread
+        fails.  Close the listener, or leave its ``with`` block.
+        """
+        return self._model.streams.texts(topic, buffer_bytes)
+
+    def byte_streams(
+        self, topic: str | None = None, *, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX
+    ) -> StreamListener[ByteStreamReader]:
+        """As :meth:`text_streams`, for byte streams."""
+        return self._model.streams.bytes(topic, buffer_bytes)
 
     # --- answering calls ----------------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
 from ._rpc import RpcDesk
+from ._streams import StreamInbox
 from ._tracks import RemoteTrack, RemoteTrackPublication
 
 __all__ = ["HANDLED", "IGNORED", "Model"]
@@ -35,8 +36,6 @@ IGNORED = frozenset(
         "stream_chunk_received",
         "stream_trailer_received",
         "data_channel_low_threshold_changed",
-        "byte_stream_opened",
-        "text_stream_opened",
         "participant_encryption_status_changed",
         "data_track_published",
         "data_track_unpublished",
@@ -69,6 +68,8 @@ HANDLED = (
     "data_packet_received",
     "chat_message",
     "transcription_received",
+    "text_stream_opened",
+    "byte_stream_opened",
     "room_metadata_changed",
     "room_sid_changed",
     "room_updated",
@@ -94,6 +95,7 @@ class Model:
         self._local = LocalState.of(result.local_participant.info)
         self.local = LocalParticipant(self._local, link)
         self.rpc = RpcDesk(link)
+        self.streams = StreamInbox(link)
         self._remote: dict[str, RemoteState] = {}
         self._views: dict[str, RemoteParticipant] = {}
         self.remote = MappingProxyType(self._views)
@@ -263,6 +265,12 @@ class Model:
                 identity=chat.participant_identity,
             )
         )
+
+    def _on_text_stream_opened(self, event: room_pb.RoomEvent) -> None:
+        self.streams.text_opened(event.text_stream_opened.reader, event.text_stream_opened.participant_identity)
+
+    def _on_byte_stream_opened(self, event: room_pb.RoomEvent) -> None:
+        self.streams.bytes_opened(event.byte_stream_opened.reader, event.byte_stream_opened.participant_identity)
 
     def _on_transcription_received(self, event: room_pb.RoomEvent) -> None:
         said = event.transcription_received

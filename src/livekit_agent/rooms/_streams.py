@@ -1,0 +1,471 @@
+"""Text and byte streams that others send to us: who wants which topic, and reading one.
+
+A stream is announced by an event that hands over a reader.  A :class:`StreamListener` for its topic takes it; without
+one the reader is dropped at once, and the library throws the stream away.  Nothing is read before somebody reads: the
+first read consumes the reader's handle (it must not be dropped afterwards), and from then on the library pushes chunks,
+without any way to slow it down.  So each reader's buffer has a bound, and a reader that overflows fails.
+
+Invariant: a reader's handle belongs to the room's link until it is consumed or dropped, so that whatever is abandoned
+half way is given back at the room's end at the latest.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from .._bounds import STREAM_BUFFER_BYTES_MAX, STREAM_READ_ALL_BYTES_MAX, STREAMS_WAITING_MAX
+from .._errors import ResourceExhaustedError, RoomClosedError, RoomError, StreamError
+from ._enums import StreamOperation, known
+from ._link import Link
+from ._proto import data_stream, ffi
+
+__all__ = [
+    "ByteStreamInfo",
+    "ByteStreamReader",
+    "StreamInbox",
+    "StreamInfo",
+    "StreamListener",
+    "StreamReader",
+    "TextStreamInfo",
+    "TextStreamReader",
+    "stream_failure",
+]
+
+T = TypeVar("T", str, bytes)
+R = TypeVar("R", bound="StreamReader[Any]")
+
+_ABNORMAL = "stream closed abnormally: "
+_SENDER_LEFT = re.compile(r"Participant .* unexpectedly disconnected")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """What a stream says of itself before its first chunk."""
+
+    id: str
+    topic: str
+    mime_type: str
+    sent_at: float
+    """Seconds since 1970, by the sender's clock."""
+    size: int | None
+    """In bytes, if the sender knows it."""
+    attributes: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextStreamInfo(StreamInfo):
+    """A text stream's."""
+
+    operation: StreamOperation | int = StreamOperation.CREATE
+    version: int = 0
+    reply_to: str = ""
+    """The id of the stream that this one answers."""
+    attachments: tuple[str, ...] = ()
+    """The ids of byte streams that belong to it."""
+    generated: bool = False
+
+    @classmethod
+    def of(cls, info: data_stream.TextStreamInfo) -> TextStreamInfo:
+        """From the library's message."""
+        return cls(
+            **_common(info),
+            operation=known(StreamOperation, info.operation_type),
+            version=info.version,
+            reply_to=info.reply_to_stream_id,
+            attachments=tuple(info.attached_stream_ids),
+            generated=info.generated,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteStreamInfo(StreamInfo):
+    """A byte stream's."""
+
+    name: str = ""
+    """A file name, as the sender gives it: not to be trusted as a path."""
+
+    @classmethod
+    def of(cls, info: data_stream.ByteStreamInfo) -> ByteStreamInfo:
+        """From the library's message."""
+        return cls(**_common(info), name=info.name)
+
+
+def _common(info: data_stream.TextStreamInfo | data_stream.ByteStreamInfo) -> dict[str, Any]:
+    return {
+        "id": info.stream_id,
+        "topic": info.topic,
+        "mime_type": info.mime_type,
+        "sent_at": info.timestamp / 1000,
+        "size": info.total_length if info.HasField("total_length") else None,
+        "attributes": MappingProxyType(dict(info.attributes)),
+    }
+
+
+def stream_failure(description: str, what: str, link: Link) -> RoomError:
+    """The library's words for a stream's end as an error of ours.
+
+    It says everything in one field, the sender's own reason included.
+    """
+    reason = description.removeprefix(_ABNORMAL)
+    if link.over or (link.leaving and reason.endswith("connection closed")):
+        return RoomClosedError(f"{what}: the room ended first", reason=link.reason or 0)
+    if _SENDER_LEFT.match(reason):
+        return StreamError(f"{what}: the sender left", description=reason, code="STREAM_SENDER_LEFT")
+    if reason != description:
+        return StreamError(f"{what}: it was given up: {reason}", description=reason, code="STREAM_ABORTED")
+    return StreamError(f"{what}: {description}", description=description)
+
+
+class StreamReader(Generic[T]):
+    """A stream that somebody sends.  Iterate over its chunks, or :meth:`read_all`; for one consumer.
+
+    Raises :class:`StreamError` where the sender gives it up or leaves and :class:`RoomClosedError` at the room's end,
+    in both cases after the chunks that had come.  Cancelling a read loses nothing.  A reader that is not read to its
+    end should be closed (``with reader:``); else the room's end does it.
+    """
+
+    def __init__(self, link: Link, handle_id: int, sender: str, info: StreamInfo, buffer_bytes: int) -> None:
+        self._link = link
+        self._handle = link.own(handle_id)
+        self.sender_identity = sender
+        self._info = info
+        self._buffer_bytes = buffer_bytes
+        self._chunks: deque[T] = deque()
+        self._waiting_bytes = 0
+        self._received = 0
+        self._attributes = info.attributes
+        self._started = False
+        self._ended = False
+        self._error: Exception | None = None
+        self._wake: anyio.Event | None = None
+
+    @property
+    def attributes(self) -> Mapping[str, str]:
+        """The sender's; those it gave at the end are added at the end."""
+        return self._attributes
+
+    @property
+    def received(self) -> int:
+        """How many bytes have come."""
+        return self._received
+
+    @property
+    def progress(self) -> float | None:
+        """From 0 to 1, where the sender has said how much there is."""
+        size = self._info.size
+        return None if size is None else self._received / size if size else 1.0
+
+    def __repr__(self) -> str:
+        size = "" if self._info.size is None else f" of {self._info.size}"
+        return (
+            f"<{type(self).__name__} {self._info.topic!r} from {self.sender_identity!r}: {self._received}{size} bytes>"
+        )
+
+    # --- the room's side: synchronous, in the loop ----------------------------------------------------------------
+
+    def _request(self) -> ffi.FfiRequest:
+        raise NotImplementedError
+
+    def _detail(self, event: ffi.FfiEvent) -> Any:
+        raise NotImplementedError
+
+    def _bytes_of(self, chunk: T) -> int:
+        raise NotImplementedError
+
+    def _start(self) -> None:
+        if self._started or self._ended:
+            return
+        self._link.check_open()
+        self._started = True
+        self._link.transport.router.route_handle(self._handle, self._receive)
+        try:
+            self._link.request(self._request())
+        except BaseException:
+            self._end(StreamError("the stream is no longer there"))
+            raise
+        self._link.consumed(self._handle)
+
+    def _receive(self, event: ffi.FfiEvent) -> None:
+        detail = self._detail(event)
+        if detail.HasField("eos"):
+            self._attributes = MappingProxyType({**self._attributes, **detail.eos.attributes})
+            failed = detail.eos.HasField("error")
+            self._end(
+                stream_failure(detail.eos.error.description, "stream not received", self._link) if failed else None
+            )
+            return
+        chunk: T = detail.chunk_received.content
+        size = self._bytes_of(chunk)
+        if not size:
+            return
+        self._received += size
+        self._waiting_bytes += size
+        if self._waiting_bytes > self._buffer_bytes:
+            self._chunks.clear()
+            self._end(
+                ResourceExhaustedError(
+                    f"{self._waiting_bytes} bytes of a stream were not read",
+                    resource="stream_buffer",
+                    used=self._waiting_bytes,
+                    limit=self._buffer_bytes,
+                    hint="read faster, or listen with a larger buffer_bytes",
+                )
+            )
+            return
+        self._chunks.append(chunk)
+        self._notify()
+
+    def _end(self, error: Exception | None) -> None:
+        if self._ended:
+            return
+        self._ended, self._error = True, error
+        self._link.detach(self)
+        if self._started:
+            self._link.transport.router.unroute_handle(self._handle)
+        self._notify()
+
+    def room_ended(self) -> None:
+        """The room is over (called by the link)."""
+        self._end(RoomClosedError("stream not received: the room ended first"))
+
+    def _notify(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    # --- the consumer's side --------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop reading; what waits and what comes is thrown away.  Idempotent."""
+        self._chunks.clear()
+        if not self._started:
+            self._link.drop(self._handle)
+        self._end(None)
+        self._error = None
+
+    def __enter__(self: R) -> R:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for ``contextlib.aclosing``."""
+        self.close()
+        await anyio.lowlevel.checkpoint()
+
+    def __aiter__(self: R) -> R:
+        return self
+
+    async def __anext__(self) -> T:
+        await anyio.lowlevel.checkpoint()
+        self._start()
+        while not self._chunks:
+            if self._ended:
+                if self._error is not None:
+                    raise self._error
+                raise StopAsyncIteration
+            if self._wake is not None:
+                raise anyio.BusyResourceError("reading from this stream")
+            # No checkpoint between the look and the wait: a chunk cannot slip in between.
+            self._wake = anyio.Event()
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake = None
+        chunk = self._chunks.popleft()
+        self._waiting_bytes -= self._bytes_of(chunk)
+        return chunk
+
+    async def _collect(self, limit: int) -> list[T]:
+        parts: list[T] = []
+        async for chunk in self:
+            parts.append(chunk)
+            if self._received > limit:
+                self.close()
+                raise StreamError(f"the stream is larger than {limit} bytes", code="STREAM_TOO_LARGE")
+        return parts
+
+
+class TextStreamReader(StreamReader[str]):
+    """A text stream that somebody sends (see :class:`StreamReader`)."""
+
+    info: TextStreamInfo
+
+    async def read_all(self, limit: int = STREAM_READ_ALL_BYTES_MAX) -> str:
+        """The whole text.  More than ``limit`` bytes: :class:`StreamError`, and the reader is closed."""
+        return "".join(await self._collect(limit))
+
+    def _request(self) -> ffi.FfiRequest:
+        read = data_stream.TextStreamReaderReadIncrementalRequest(reader_handle=self._handle)
+        return ffi.FfiRequest(text_read_incremental=read)
+
+    def _detail(self, event: ffi.FfiEvent) -> Any:
+        return event.text_stream_reader_event
+
+    def _bytes_of(self, chunk: str) -> int:
+        return len(chunk.encode())
+
+
+class ByteStreamReader(StreamReader[bytes]):
+    """A byte stream that somebody sends (see :class:`StreamReader`)."""
+
+    info: ByteStreamInfo
+
+    async def read_all(self, limit: int = STREAM_READ_ALL_BYTES_MAX) -> bytes:
+        """All of it.  More than ``limit`` bytes: :class:`StreamError`, and the reader is closed."""
+        return b"".join(await self._collect(limit))
+
+    def _request(self) -> ffi.FfiRequest:
+        read = data_stream.ByteStreamReaderReadIncrementalRequest(reader_handle=self._handle)
+        return ffi.FfiRequest(byte_read_incremental=read)
+
+    def _detail(self, event: ffi.FfiEvent) -> Any:
+        return event.byte_stream_reader_event
+
+    def _bytes_of(self, chunk: bytes) -> int:
+        return len(chunk)
+
+
+class StreamListener(Generic[R]):
+    """The streams of one topic, as they are announced: iterate with ``async for``; close it when done.
+
+    Streams that nobody has taken yet wait here, at most ``STREAMS_WAITING_MAX``; then the oldest is thrown away and
+    counted in :attr:`dropped`.
+    """
+
+    def __init__(self, topic: str | None, buffer_bytes: int, on_close: Callable[[], None]) -> None:
+        self.topic = topic
+        """Which; None: those that nobody else listens to."""
+        self.buffer_bytes = buffer_bytes
+        self._on_close = on_close
+        self._waiting: deque[R] = deque()
+        self._dropped = 0
+        self._ended = False
+        self._wake: anyio.Event | None = None
+
+    @property
+    def dropped(self) -> int:
+        """How many streams were lost to the bound."""
+        return self._dropped
+
+    def put(self, reader: R) -> None:
+        """A stream was announced (called by the room)."""
+        self._waiting.append(reader)
+        if len(self._waiting) > STREAMS_WAITING_MAX:
+            self._waiting.popleft().close()
+            self._dropped += 1
+        self._notify()
+
+    def end(self) -> None:
+        """The room is over: nothing more will come."""
+        self._ended = True
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._wake is not None:
+            self._wake.set()
+
+    def close(self) -> None:
+        """Stop listening, and throw away what waits.  Idempotent."""
+        if not self._ended:
+            self._on_close()
+        while self._waiting:
+            self._waiting.popleft().close()
+        self.end()
+
+    def __enter__(self) -> StreamListener[R]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for ``contextlib.aclosing``."""
+        self.close()
+        await anyio.lowlevel.checkpoint()
+
+    def __aiter__(self) -> StreamListener[R]:
+        return self
+
+    async def __anext__(self) -> R:
+        await anyio.lowlevel.checkpoint()
+        while not self._waiting:
+            if self._ended:
+                raise StopAsyncIteration
+            if self._wake is not None:
+                raise anyio.BusyResourceError("waiting on this listener")
+            self._wake = anyio.Event()
+            try:
+                await self._wake.wait()
+            finally:
+                self._wake = None
+        return self._waiting.popleft()
+
+
+class StreamInbox:
+    """Who listens to which topic of a room."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._texts: dict[str | None, StreamListener[TextStreamReader]] = {}
+        self._bytes: dict[str | None, StreamListener[ByteStreamReader]] = {}
+        link.attach(self, self._close)
+
+    def texts(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[TextStreamReader]:
+        """Listen for text streams."""
+        return self._listen(self._texts, topic, buffer_bytes)
+
+    def bytes(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[ByteStreamReader]:
+        """Listen for byte streams."""
+        return self._listen(self._bytes, topic, buffer_bytes)
+
+    def _listen(
+        self, listeners: dict[str | None, StreamListener[R]], topic: str | None, buffer_bytes: int
+    ) -> StreamListener[R]:
+        if topic in listeners:
+            # A reader can be read once: two listeners could not both have it.
+            raise ValueError(f"somebody already listens to streams of topic {topic!r} in this room")
+        listener: StreamListener[R] = StreamListener(topic, buffer_bytes, lambda: listeners.pop(topic, None) and None)
+        if self._link.over:
+            listener.end()
+        else:
+            listeners[topic] = listener
+        return listener
+
+    def text_opened(self, owned: data_stream.OwnedTextStreamReader, sender: str) -> None:
+        """A text stream was announced.  The handle is ours."""
+        info = TextStreamInfo.of(owned.info)
+        listener = self._texts.get(info.topic) or self._texts.get(None)
+        if listener is None:
+            self._link.transport.drop(owned.handle.id)
+            return
+        reader = TextStreamReader(self._link, owned.handle.id, sender, info, listener.buffer_bytes)
+        reader.info = info
+        self._link.attach(reader, reader.room_ended)
+        listener.put(reader)
+
+    def bytes_opened(self, owned: data_stream.OwnedByteStreamReader, sender: str) -> None:
+        """A byte stream was announced.  The handle is ours."""
+        info = ByteStreamInfo.of(owned.info)
+        listener = self._bytes.get(info.topic) or self._bytes.get(None)
+        if listener is None:
+            self._link.transport.drop(owned.handle.id)
+            return
+        reader = ByteStreamReader(self._link, owned.handle.id, sender, info, listener.buffer_bytes)
+        reader.info = info
+        self._link.attach(reader, reader.room_ended)
+        listener.put(reader)
+
+    def _close(self) -> None:
+        for listener in [*self._texts.values(), *self._bytes.values()]:
+            listener.end()
+        self._texts.clear()
+        self._bytes.clear()

@@ -1,0 +1,227 @@
+"""Text and byte streams both ways, in memory and on a real livekit-server."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import anyio
+import pytest
+from test_conformance import both_see_each_other
+from venues import PATIENCE, Venue
+
+from livekit_agent import ResourceExhaustedError, RoomClosedError, RoomPermissionError, StreamError
+from livekit_agent.rooms import MemoryRooms, StreamOperation
+
+
+async def test_a_text_arrives_with_all_that_was_said_about_it(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            with b.text_streams("notes") as notes:
+                sent = await a.local_participant.send_text(
+                    "hällo " * 5000, topic="notes", attributes={"k": "v"}, reply_to="earlier", attachments=["x", "y"]
+                )
+                with anyio.fail_after(PATIENCE):
+                    reader = await anext(notes)
+                    assert await reader.read_all() == "hällo " * 5000
+            info = reader.info
+            assert (info.id, info.topic, info.mime_type) == (sent.id, "notes", "text/plain")
+            assert (info.reply_to, info.attachments, dict(reader.attributes)) == ("earlier", ("x", "y"), {"k": "v"})
+            assert (reader.sender_identity, reader.received) == ("a", 35000)
+
+
+async def test_a_text_is_written_and_read_piece_by_piece(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            with b.text_streams() as texts, anyio.fail_after(PATIENCE):
+                writer = a.local_participant.stream_text(topic="live", operation=StreamOperation.UPDATE, version=3)
+                async with writer:
+                    reader = await anext(texts)
+                    for word in ("one", "twö", "three"):
+                        await writer.write(word)
+                        assert await anext(reader) == word
+                    assert writer.written == reader.received == 12
+                    await writer.close({"mood": "good"})
+                with pytest.raises(StopAsyncIteration):
+                    await anext(reader)
+                assert dict(reader.attributes) == {"mood": "good"}
+                assert (reader.info.operation, reader.info.version) == (StreamOperation.UPDATE, 3)
+                with pytest.raises(StreamError, match="closed"):
+                    await writer.write("more")
+
+
+async def test_ten_megabytes_arrive_as_they_were(venue: Venue) -> None:
+    data = random.Random(5).randbytes(10_000_000)
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            digest = hashlib.sha256()
+
+            async def receive() -> None:
+                reader = await anext(files)
+                assert (reader.info.size, reader.info.name, reader.progress) == (len(data), "big.bin", 0)
+                async for chunk in reader:
+                    digest.update(chunk)
+                assert reader.progress == 1
+
+            with b.byte_streams("files") as files, anyio.fail_after(60):
+                async with anyio.create_task_group() as group:
+                    group.start_soon(receive)
+                    await a.local_participant.send_bytes(data, topic="files", name="big.bin")
+            assert digest.digest() == hashlib.sha256(data).digest()
+
+
+async def test_a_file_is_sent(venue: Venue, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"0123456789" * 20_000)
+    if not venue.real:
+        pytest.skip("threads have no place under virtual time")
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            steps: list[tuple[int, int]] = []
+            with b.byte_streams("files") as files, anyio.fail_after(PATIENCE):
+                await a.local_participant.send_file(path, topic="files", on_progress=lambda *step: steps.append(step))
+                reader = await anext(files)
+                assert (reader.info.name, reader.info.mime_type) == ("notes.txt", "text/plain")
+                assert await reader.read_all() == path.read_bytes()
+            assert steps[-1] == (200_000, 200_000)
+
+
+async def test_streams_go_only_where_they_are_sent_and_only_to_who_listens(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, await venue.join("c") as c:
+            await both_see_each_other(a, b, c)
+            with b.text_streams("t") as to_b, c.text_streams("t") as to_c, anyio.fail_after(PATIENCE):
+                await a.local_participant.send_text("for c", topic="t", destination_identities=["c"])
+                await a.local_participant.send_text("nobody listens", topic="other")
+                await a.local_participant.send_text("for all", topic="t")
+                assert await (await anext(to_b)).read_all() == "for all"
+                assert [await (await anext(to_c)).read_all() for _ in range(2)] == ["for c", "for all"]
+
+
+async def test_a_topic_has_one_listener(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            with a.text_streams("t"), pytest.raises(ValueError, match="already listens"):
+                a.text_streams("t")
+            with a.text_streams("t"), a.byte_streams("t"), a.text_streams():
+                pass
+
+
+async def test_a_sender_that_gives_up_says_why(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            with b.byte_streams() as streams, anyio.fail_after(PATIENCE):
+                with pytest.raises(KeyError):
+                    async with a.local_participant.stream_bytes() as writer:
+                        await writer.write(b"half")
+                        raise KeyError("a bug")
+                reader = await anext(streams)
+                assert await anext(reader) == b"half"
+                with pytest.raises(StreamError) as caught:
+                    await anext(reader)
+                assert (caught.value.code, caught.value.description) == ("STREAM_ABORTED", "failed: KeyError")
+
+
+async def test_a_sender_that_leaves_is_missed(venue: Venue) -> None:
+    async with venue.open():
+        a = await venue.join("a")
+        async with await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            with b.text_streams() as streams, anyio.fail_after(PATIENCE):
+                writer = await a.local_participant.stream_text().__aenter__()
+                await writer.write("half")
+                reader = await anext(streams)
+                assert await anext(reader) == "half"
+                await a.disconnect()
+                with pytest.raises(StreamError) as caught:
+                    await anext(reader)
+                assert caught.value.code == "STREAM_SENDER_LEFT"
+
+
+async def test_a_reader_ends_with_the_room(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            streams = b.text_streams()
+            async with a.local_participant.stream_text() as writer:
+                await writer.write("half")
+                with anyio.fail_after(PATIENCE):
+                    reader = await anext(streams)
+                    assert await anext(reader) == "half"
+                    await b.disconnect()
+                    with pytest.raises(RoomClosedError):
+                        await anext(reader)
+                    with pytest.raises(StopAsyncIteration):
+                        await anext(streams)
+
+
+async def test_abandoned_readers_and_listeners_leave_nothing_behind(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            streams = b.text_streams()
+            for _ in range(3):
+                await a.local_participant.send_text("x" * 40_000)
+            with anyio.fail_after(PATIENCE):
+                async for _ in await anext(streams):
+                    break  # half way
+                (await anext(streams)).close()
+                await anext(streams)  # never read
+            streams.close()
+
+
+async def test_a_reader_has_a_bound_and_read_all_a_limit(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await both_see_each_other(a, b)
+            with b.byte_streams(buffer_bytes=100_000) as streams, anyio.fail_after(PATIENCE):
+                await a.local_participant.send_bytes(bytes(200_000))
+                await a.local_participant.send_bytes(bytes(50_000))
+                reader = await anext(streams)
+                with pytest.raises(ResourceExhaustedError):
+                    await anext(reader)
+                    await anyio.sleep(0.5)
+                    async for _ in reader:
+                        pass
+                with pytest.raises(StreamError, match="larger than 20000") as caught:
+                    await (await anext(streams)).read_all(limit=20_000)
+                assert caught.value.code == "STREAM_TOO_LARGE"
+
+
+async def test_streams_without_permission_are_refused_at_once(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a", grants={"canPublishData": False}) as a:
+            for call in (a.local_participant.send_text("x"), a.local_participant.send_bytes(b"x")):
+                with pytest.raises(RoomPermissionError):
+                    await call
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("steps", range(40))
+async def test_streaming_cancelled_at_any_step_leaves_nothing_behind(steps: int) -> None:
+    from test_cancellation import cancel_after
+
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(cancel_after, steps, scope)
+                with b.text_streams() as streams:
+                    async with a.local_participant.stream_text() as writer:
+                        await writer.write("1")
+                        with await anext(streams) as reader:
+                            await anext(reader)
+                            await writer.write("2")
+                group.cancel_scope.cancel()
+        await anyio.sleep(0.01)
+        for room in (a, b):
+            router = room._transport.router
+            assert (router.pending_calls, len(router._handles)) == (0, 0)  # type: ignore[attr-defined]
+            assert room._transport._readers == {}  # type: ignore[attr-defined]
+        # The room, ourselves and the other one: no reader and no writer is left.
+        assert [room._transport.live_handles for room in (a, b)] == [3, 3]  # type: ignore[attr-defined]
