@@ -111,6 +111,9 @@ class _TestWorld:
         self.conditions = Conditions(random.Random(f"network:{seed}"), anyio.current_time)
         self.rooms = MemoryRooms({_KEY: _SECRET}, rng=random.Random(f"rooms:{seed}"), wall_clock=self.clock.wall)
 
+    def __repr__(self) -> str:
+        return f"<world of seed {self._seed:#x}>"
+
     async def open(self, on_limit: Callable[[], None], limit: float) -> None:
         await self._exits.enter_async_context(self.rooms)
         self.server = DispatchServer(
