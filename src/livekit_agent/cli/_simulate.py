@@ -67,6 +67,7 @@ def _option(*names: str, section: str, **kwargs: Any) -> Any:
     help="Event loop.",
 )
 @_option("--no-shrink", section="Output", is_flag=True, help="Do not make a failing scenario smaller.")
+@_option("--complete", section="Output", is_flag=True, help="Fail also for a goal not reached or a promise not tested.")
 @_option("--json", "as_json", section="Output", is_flag=True, help="One JSON object per seed and a last one in sum.")
 def simulate(
     seeds: int | None,
@@ -78,6 +79,7 @@ def simulate(
     faults: str | None,
     backend: str,
     no_shrink: bool,
+    complete: bool,
     as_json: bool,
 ) -> int:
     """Run worker, dispatch server and rooms under virtual time, break the network in every way, check every promise.
@@ -91,7 +93,7 @@ def simulate(
     runs = _runs(seeds, hours, first_seed, seed, scenario, kinds, backend)
     total = 1 if seed is not None or scenario is not None else seeds or (None if hours else 100)
     show: _Json | _Pretty = _Json(kinds) if as_json else _Pretty(kinds, backend, total, hours)
-    return _live(runs, show, backend, shrinking=not no_shrink, tracing=trace)
+    return _live(runs, show, backend, shrinking=not no_shrink, tracing=trace, complete=complete)
 
 
 def _kinds(faults: str | None) -> tuple[str, ...] | None:
@@ -142,7 +144,9 @@ def _runs(
             return
 
 
-def _live(runs: Iterator[Verdict], show: _Json | _Pretty, backend: str, *, shrinking: bool, tracing: bool) -> int:
+def _live(
+    runs: Iterator[Verdict], show: _Json | _Pretty, backend: str, *, shrinking: bool, tracing: bool, complete: bool
+) -> int:
     from ..simulation._search import Summary
 
     summary = Summary()
@@ -159,7 +163,8 @@ def _live(runs: Iterator[Verdict], show: _Json | _Pretty, backend: str, *, shrin
                 if shrinking:
                     break
     show.summary(summary, backend, time.perf_counter() - began)
-    return 1 if summary.violations else 0
+    lacking = complete and (summary.missed() or summary.idle())
+    return 1 if summary.violations or lacking else 0
 
 
 def _shrunk(verdict: Verdict, backend: str) -> tuple[Path, int]:

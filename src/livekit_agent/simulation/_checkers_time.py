@@ -129,8 +129,8 @@ class T4_idle_is_idle(Checker):
     STEPS: ClassVar[Mapping[str, tuple[int, int]]] = {"trio": (1, 9), "asyncio": (2, 18)}
     """Per load sample, and per ping from the server's timer through every task to the worker's pong and back.  On
     asyncio a step is a handle, so a wake-up by a timer is two."""
-    SLACK = 4
-    """Steps per worker for a ping that is under way when the lull begins or ends."""
+    SLACK = 6
+    """Steps per worker for the pings that are under way when the lull begins and when it ends."""
 
     def look(self, note: Note) -> None:
         seconds, workers, steps = (float(note.data[name]) for name in ("seconds", "workers", "steps"))  # pyright: ignore[reportArgumentType]
