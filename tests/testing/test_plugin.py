@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -407,3 +408,27 @@ def test_installing_the_plugin_imports_nothing_until_it_is_used(project: Run, py
     ours = [name for name in names if name.startswith("livekit_agent")]
     assert ours == ["livekit_agent", "livekit_agent.testing", "livekit_agent.testing._plugin"]
     assert not [name for name in names if name.split(".")[0] in ("livekit", "wsproto")]
+
+
+# ------------------------------------------------------------------------------------------------ the how-to page
+
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "test-with-seeds.md"
+
+
+def test_the_race_of_the_how_to_is_found_as_it_says(project: Run) -> None:
+    page = HOW_TO.read_text()
+    (block,) = [code for code in re.findall(r"^```python\n(.*?)^```$", page, re.S | re.M) if "VisitorBook" in code]
+    # One seed in fifty finds it: the page says 200, which a change elsewhere may miss.
+    found = project(block, "--agent-seeds", "600", "--agent-backend", "asyncio")
+    found.assert_outcomes(failed=1)
+    told = page.split("$ pytest test_visitors.py")[1].split("```")[0]
+    for line in (line for line in told.splitlines() if line.startswith("E")):
+        pattern = re.sub(r"0x[0-9a-f]+", "0x*", line).replace("[", "[[]").replace("test_visitors", "test_*")
+        found.stdout.fnmatch_lines([pattern])
+
+
+def test_the_other_tests_of_the_how_to_pass(project: Run) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", HOW_TO.read_text(), re.S | re.M)
+    for block in blocks:
+        if "VisitorBook" not in block:
+            project(block, "--agent-seeds", "5").assert_outcomes(passed=2)
