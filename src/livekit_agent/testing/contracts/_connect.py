@@ -23,6 +23,9 @@ from ._verdicts import Broken, Case, Differs
 
 __all__ = ["CASES"]
 
+_ATTEMPTS = 10
+"""More connects than this within a few seconds are a fast loop; a jittered backoff may begin with a handful."""
+
 
 def token_of(request: UpgradeRequested) -> str:
     """The bearer token of an upgrade request."""
@@ -179,7 +182,7 @@ async def _refusals(worker: Worker, status: int, body: bytes, seconds: float) ->
 async def unauthorized(lab: Lab) -> str:
     async with lab.worker() as worker:
         count = await _refusals(worker, 401, b"no permissions to access the room", 5)
-        if count > 5:
+        if count > _ATTEMPTS:
             raise Broken(f"{count} attempts within 5 s")
         if "401" not in worker.output:
             raise Broken("its output does not say 401")
@@ -191,10 +194,10 @@ async def unauthorized(lab: Lab) -> str:
 
 async def forbidden_and_missing(lab: Lab) -> str:
     async with lab.worker() as worker:
-        if (count := await _refusals(worker, 403, b"forbidden", 4)) > 5:
+        if (count := await _refusals(worker, 403, b"forbidden", 4)) > _ATTEMPTS:
             raise Broken(f"{count} attempts within 4 s after 403")
     async with lab.worker() as worker:
-        if (count := await _refusals(worker, 404, b"404 page not found", 4)) > 5:
+        if (count := await _refusals(worker, 404, b"404 page not found", 4)) > _ATTEMPTS:
             raise Broken(f"{count} attempts within 4 s after 404")
         if "404" not in worker.output or "/agent" not in worker.output:
             raise Broken("after a 404 its output does not name the status and the URL")
@@ -238,7 +241,7 @@ async def redirected(lab: Lab) -> str:
 
 async def not_livekit(lab: Lab) -> str:
     async with lab.worker() as worker:
-        if (count := await _refusals(worker, 200, b"<!doctype html><title>It works!</title>", 4)) > 6:
+        if (count := await _refusals(worker, 200, b"<!doctype html><title>It works!</title>", 4)) > _ATTEMPTS:
             raise Broken(f"{count} attempts within 4 s")
         if "200" not in worker.output:
             raise Broken("its output does not say what it got: 200 in place of 101")

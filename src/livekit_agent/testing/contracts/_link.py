@@ -333,8 +333,8 @@ class Link:
 
     async def works(self) -> None:
         """The worker still takes an offer, runs it, and says so."""
-        if await self.ended_with(await self.start(self.job())) != "SUCCESS":
-            raise Broken("afterwards an ordinary job no longer succeeds")
+        if (final := await self.ended_with(await self.start(self.job()))) != "SUCCESS":
+            raise Broken(f"afterwards an ordinary job ended with {final}")
 
     async def must_not_start(self, job: pb.Job, seconds: float = 1.5) -> str:
         """A job that must not run; what the worker said instead."""
