@@ -44,7 +44,7 @@ CORE_TYPES = {
     "lksdk.RemoteTrackPublication": "livekit_agent.rooms:RemoteTrackPublication",
     "lksdk.RemoteTrack": "livekit_agent.rooms:RemoteTrack",
     "context.Context (scope)": "livekit_agent:JobContext().cancel_scope",
-    "ctx.Done() (polite stage)": "livekit_agent:JobContext().shutting_down",
+    "ctx.Done() (polite stage)": "livekit_agent:JobContext.shutting_down",
     "Context deadline reflects job timeout": "livekit_agent:JobContext().deadline",
     "job timeout": "livekit_agent:WorkerOptions.job_timeout",
 }
