@@ -111,7 +111,7 @@ _HOMES = {
     "run": "runtime._run",
 }  # fmt: skip
 
-__all__ = ["PROTOCOL_VERSION", "__version__", *_HOMES]
+__all__ = ["PROTOCOL_VERSION", "__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll] - one list
 
 
 def __getattr__(name: str) -> object:
