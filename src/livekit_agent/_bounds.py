@@ -81,6 +81,8 @@ STREAM_BUFFER_BYTES_MAX = 64 * MIB
 STREAM_READ_ALL_BYTES_MAX = 16 * MIB
 STREAM_PIECE_BYTES = 64 * KIB
 RPC_RESPONSE_TIMEOUT = 15.0
+AUDIO_STREAM_FRAMES = 100
+VIDEO_STREAM_FRAMES = 4
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
 NATIVE_EXIT_TIMEOUT = 2.0
@@ -181,6 +183,10 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("rpc_invocations", RPC_INVOCATIONS_MAX, "calls a serve_rpc block", "the call is answered with error 1500",
            "each is a task; a peer may call as often as it likes"),
     _bound("rpc_response", RPC_RESPONSE_TIMEOUT, "s", "RpcError 1502", "the default of LiveKit's own clients"),
+    _bound("audio_stream", AUDIO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",
+           "a second of sound; who is later than that wants to hear what is said now"),
+    _bound("video_stream", VIDEO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",
+           "a picture takes megabytes, and only the latest one matters"),
     _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
            "data, speakers and quality are given back unseen and counted; the rest still comes in",
            "a blocked event loop must not fill memory with packets; joins and leaves are few"),

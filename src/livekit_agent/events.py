@@ -137,7 +137,7 @@ class TrackSubscriptionFailed(RoomEvent):
 class TrackMuted(RoomEvent):
     """A track, ours or a remote one, was muted."""
 
-    publication: RemoteTrackPublication | LocalTrackPublication
+    publication: RemoteTrackPublication | LocalTrackPublication[Any]
     participant: Participant
 
 
@@ -145,7 +145,7 @@ class TrackMuted(RoomEvent):
 class TrackUnmuted(RoomEvent):
     """A track, ours or a remote one, was unmuted."""
 
-    publication: RemoteTrackPublication | LocalTrackPublication
+    publication: RemoteTrackPublication | LocalTrackPublication[Any]
     participant: Participant
 
 
@@ -153,7 +153,7 @@ class TrackUnmuted(RoomEvent):
 class LocalTrackPublished(RoomEvent):
     """Our own track is published."""
 
-    publication: LocalTrackPublication
+    publication: LocalTrackPublication[Any]
     participant: LocalParticipant
 
 
@@ -161,7 +161,7 @@ class LocalTrackPublished(RoomEvent):
 class LocalTrackUnpublished(RoomEvent):
     """Our own track is no longer published."""
 
-    publication: LocalTrackPublication
+    publication: LocalTrackPublication[Any]
     participant: LocalParticipant
 
 
@@ -169,7 +169,7 @@ class LocalTrackUnpublished(RoomEvent):
 class LocalTrackSubscribed(RoomEvent):
     """Somebody began to receive our own track."""
 
-    publication: LocalTrackPublication
+    publication: LocalTrackPublication[Any]
     participant: LocalParticipant
 
 
@@ -177,7 +177,7 @@ class LocalTrackSubscribed(RoomEvent):
 class LocalTrackRepublished(RoomEvent):
     """Our own track was published anew after a full reconnect: the same publication under a new sid."""
 
-    publication: LocalTrackPublication
+    publication: LocalTrackPublication[Any]
     participant: LocalParticipant
     previous_sid: str
 

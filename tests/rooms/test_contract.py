@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor
 
 import livekit_agent.rooms
 from livekit_agent.rooms import _memory_transport, _proto, _updates
-from livekit_agent.rooms._proto import audio, ffi, handle, participant, room, rpc, track
+from livekit_agent.rooms._proto import audio, ffi, handle, participant, room, rpc, track, video
 from livekit_agent.rooms._transport import ROUTED_BY_HANDLE
 
 SOURCE = Path(livekit_agent.rooms.__file__).parent
@@ -47,6 +47,11 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "new_audio_source": ("type sample_rate num_channels queue_size_ms", "source", None),
     "capture_audio_frame": ("source_handle buffer request_async_id", "async_id", "async_id error"),
     "clear_audio_buffer": ("source_handle", "", None),
+    "new_audio_stream": ("track_handle type sample_rate num_channels", "stream", None),
+    "new_video_source": ("type resolution is_screencast", "source", None),
+    "create_video_track": ("name source_handle", "track", None),
+    "capture_video_frame": ("source_handle buffer timestamp_us rotation", "", None),
+    "new_video_stream": ("track_handle type format normalize_stride", "stream", None),
     "perform_rpc": (
         "local_participant_handle destination_identity method payload response_timeout_ms request_async_id",
         "async_id",
@@ -141,7 +146,15 @@ OTHERS = {
     room.UserPacket: "data topic",
     room.OwnedBuffer: "handle data",
     room.BufferInfo: "data_ptr data_len",
-    room.TrackPublishOptions: "source",
+    room.TrackPublishOptions: "source video_codec simulcast video_encoding",
+    room.VideoEncoding: "max_bitrate max_framerate",
+    audio.AudioStreamEvent: "stream_handle frame_received eos",
+    audio.AudioFrameReceived: "frame",
+    audio.OwnedAudioFrameBuffer: "handle info",
+    video.VideoStreamEvent: "stream_handle frame_received eos",
+    video.VideoFrameReceived: "buffer timestamp_us rotation",
+    video.VideoBufferInfo: "type width height data_ptr stride components",
+    video.VideoBufferInfo.ComponentInfo: "data_ptr stride size",
     participant.ParticipantInfo: "sid identity name metadata attributes kind permission joined_at",
     participant.ParticipantPermission: (
         "can_subscribe can_publish can_publish_data can_publish_sources hidden can_update_metadata "
@@ -221,6 +234,14 @@ def test_this_list_names_every_request_that_the_source_makes_and_memory_answers(
 def test_events_about_a_handle_say_which() -> None:
     for kind, field in ROUTED_BY_HANDLE.items():
         assert missing(ffi.FfiEvent.DESCRIPTOR.fields_by_name[kind].message_type, field) == []
+
+
+def test_media_enums_have_the_numbers_of_the_wire() -> None:
+    from livekit_agent.rooms import VideoCodec, VideoFormat, VideoRotation
+
+    assert {codec.name: codec.value for codec in VideoCodec} == dict(video.VideoCodec.items())
+    assert {format.name: format.value for format in VideoFormat} == dict(video.VideoBufferType.items())
+    assert sorted(VideoRotation) == sorted(video.VideoRotation.values())
 
 
 def test_enums_have_the_numbers_of_the_wire() -> None:

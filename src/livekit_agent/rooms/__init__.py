@@ -9,6 +9,7 @@ Lazy: neither the native library nor its message classes are loaded before a nam
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._audio import AudioSource as AudioSource
     from ._connectors import NativeRooms as NativeRooms
     from ._connectors import RoomConnector as RoomConnector
     from ._enums import ConnectionState as ConnectionState
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
     from ._enums import StreamOperation as StreamOperation
     from ._enums import TrackKind as TrackKind
     from ._enums import TrackSource as TrackSource
+    from ._frames import AudioFrame as AudioFrame
+    from ._frames import VideoFormat as VideoFormat
+    from ._frames import VideoFrame as VideoFrame
+    from ._frames import VideoRotation as VideoRotation
     from ._ledger import RoomLedger as RoomLedger
+    from ._media_stream import MediaStatistics as MediaStatistics
+    from ._media_stream import MediaStream as MediaStream
     from ._memory import MemoryRooms as MemoryRooms
     from ._messages import ChatMessage as ChatMessage
     from ._messages import TranscriptionSegment as TranscriptionSegment
@@ -39,24 +46,29 @@ if TYPE_CHECKING:
     from ._streams import TextStreamInfo as TextStreamInfo
     from ._streams import TextStreamReader as TextStreamReader
     from ._subscription import Subscription as Subscription
-    from ._tracks import AudioSource as AudioSource
     from ._tracks import LocalTrack as LocalTrack
     from ._tracks import LocalTrackPublication as LocalTrackPublication
     from ._tracks import RemoteTrack as RemoteTrack
     from ._tracks import RemoteTrackPublication as RemoteTrackPublication
+    from ._video import VideoCodec as VideoCodec
+    from ._video import VideoOptions as VideoOptions
+    from ._video import VideoSource as VideoSource
 
 # public name -> the module that holds it
 _HOMES = {
+    "AudioFrame": "_frames",
+    "AudioSource": "_audio",
     "ByteStreamInfo": "_streams",
     "ByteStreamReader": "_streams",
     "ByteStreamWriter": "_stream_writers",
     "ChatMessage": "_messages",
-    "AudioSource": "_tracks",
     "ConnectionState": "_enums",
     "DisconnectReason": "_enums",
     "LocalParticipant": "_participants",
     "LocalTrack": "_tracks",
     "LocalTrackPublication": "_tracks",
+    "MediaStatistics": "_media_stream",
+    "MediaStream": "_media_stream",
     "MemoryRooms": "_memory",
     "NativeRooms": "_connectors",
     "Participant": "_participants",
@@ -82,9 +94,16 @@ _HOMES = {
     "TrackKind": "_enums",
     "TrackSource": "_enums",
     "TranscriptionSegment": "_messages",
+    "VideoCodec": "_video",
+    "VideoFormat": "_frames",
+    "VideoFrame": "_frames",
+    "VideoOptions": "_video",
+    "VideoRotation": "_frames",
+    "VideoSource": "_video",
 }
 
 __all__ = [
+    "AudioFrame",
     "AudioSource",
     "ByteStreamInfo",
     "ByteStreamReader",
@@ -95,6 +114,8 @@ __all__ = [
     "LocalParticipant",
     "LocalTrack",
     "LocalTrackPublication",
+    "MediaStatistics",
+    "MediaStream",
     "MemoryRooms",
     "NativeRooms",
     "Participant",
@@ -120,6 +141,12 @@ __all__ = [
     "TrackKind",
     "TrackSource",
     "TranscriptionSegment",
+    "VideoCodec",
+    "VideoFormat",
+    "VideoFrame",
+    "VideoOptions",
+    "VideoRotation",
+    "VideoSource",
 ]
 
 

@@ -36,9 +36,10 @@ import anyio.lowlevel
 from .._bounds import NATIVE_EXIT_TIMEOUT, NATIVE_MAILBOX_EVENTS_MAX, NATIVE_QUIET_TIME
 from .._errors import RoomError, printable
 from ._mailbox import LoopHandle, Mailbox, current_loop
+from ._native_media import StreamDesk
 from ._proto import SUPPORTED, ffi, installed_version, package_path
 from ._proto import room as room_pb
-from ._transport import ROUTED_BY_HANDLE, Router, release
+from ._transport import ROUTED_BY_HANDLE, STREAM_EVENTS, Router, StreamSink, release
 
 __all__ = ["NativeTransport", "native_transport"]
 
@@ -81,6 +82,7 @@ class _Library:
         self._room_homes: dict[int, NativeTransport] = {}
         self._handle_homes: dict[int, NativeTransport] = {}
         self._transport_count = 0
+        self.streams = StreamDesk(self)
         self._lib = self._open()
         # Kept on the instance, which lives as long as the process: the library must never call freed memory.
         self._callback = _CALLBACK(self._called)
@@ -160,6 +162,9 @@ class _Library:
             _log.error("the room library reports a panic: %s", printable(event.panic.message))
             for transport in list(self._transports.values()):
                 transport.mail(event)
+            return
+        if kind in STREAM_EVENTS:
+            self.streams.route(event)
             return
         if kind == "room_event":
             home = self._room_homes.get(event.room_event.room_handle)
@@ -250,6 +255,7 @@ class NativeTransport:
 
     def __init__(self, library: _Library, loop: LoopHandle) -> None:
         self._library = library
+        self.loop = loop
         self.number = library.new_number()
         self.lost_events = 0
         """Data, speakers and quality events given back unseen because the event loop was blocked for too long."""
@@ -335,6 +341,15 @@ class _NativeRouter(Router):
         self._library.own_handle(handle_id, None)
         super().unroute_handle(handle_id)
         self._retire()
+
+    def open_stream(self, request: ffi.FfiRequest, sink: StreamSink) -> int:
+        handle_id = self._library.streams.open(request, sink, self._owner.loop, self.deliver)
+        self._streams[handle_id] = sink
+        return handle_id
+
+    def close_stream(self, handle_id: int) -> None:
+        self._library.streams.close(handle_id)
+        super().close_stream(handle_id)
 
     def close_room(self, room_handle: int) -> None:
         self._library.own_room(room_handle, None)

@@ -88,6 +88,13 @@ class Mailbox(Generic[T]):
             if self._undeliverable is not None:
                 self._undeliverable(item)
 
+    def take_oldest(self) -> T | None:
+        """Take the item that has waited longest back, if one still does.  From any thread."""
+        try:
+            return self._waiting.popleft()
+        except IndexError:
+            return None
+
     def sweep(self) -> None:
         """Give up what was posted to a loop that has been closed without running it."""
         if self._waiting and not self._alive():
@@ -96,4 +103,8 @@ class Mailbox(Generic[T]):
     def _drain(self) -> None:
         self._armed = False
         for _ in range(len(self._waiting)):
-            self._deliver(self._waiting.popleft())
+            try:
+                item = self._waiting.popleft()
+            except IndexError:
+                return  # another thread has taken some back
+            self._deliver(item)

@@ -36,6 +36,7 @@ from ._ledger import (
     RoomLedger,
     RoomRecord,
 )
+from ._memory_media import MediaHub
 from ._memory_transport import MemoryTransport
 from ._room import Room, join
 
@@ -89,6 +90,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._by_sid: dict[str, MemoryTransport] = {}
         self._tickets: dict[str, _Pass] = {}
         self._count = 0
+        self.media = MediaHub(self)
         self._settling = False
         self._script: deque[str | None] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -255,6 +257,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._rearm()
 
     def _tell(self, event: LedgerEvent) -> None:
+        self.media.hear(event)
         for observer in list(self._observers.values()):
             observer(event)
         members = self._connections.get(event.room.name, {})

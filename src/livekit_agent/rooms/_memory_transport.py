@@ -5,7 +5,7 @@ ledger at once; every event goes through the connection's mailbox, so nothing is
 what one connection hears keeps its order.
 
 What a real server does and this does not: it holds the news of a participant that publishes nothing back for up to
-3 s (here it comes at once); it carries media (here a subscribed track is silent and no stream can be opened); a
+3 s (here it comes at once); its media is compressed and late (here exact, see ``_memory_media``); a
 connection that is interrupted gets its data later (here at once); a full reconnect gives participants and tracks new
 ids (here every reconnect is a resume).
 """
@@ -37,9 +37,10 @@ from ._ledger import (
     TrackRecord,
 )
 from ._mailbox import Mailbox, current_loop
+from ._memory_media import LocalMedia, MemoryMedia
 from ._memory_rpc import MemoryRpc
 from ._memory_streams import MemoryStreams
-from ._proto import audio, ffi, handle
+from ._proto import ffi, handle
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
@@ -55,28 +56,12 @@ _PACKET_HEADER_BYTES = 43
 
 
 @dataclass(slots=True)
-class _Source:
-    """An audio source: how much it may queue, and until when what it has queued will play."""
-
-    queue_s: float
-    sample_rate: int
-    num_channels: int
-    plays_until: float = 0.0
-
-
-@dataclass(slots=True)
-class _Track:
-    name: str
-    sid: str = ""
-
-
-@dataclass(slots=True)
 class _Publication:
     sid: str
     identity: str
 
 
-class MemoryTransport(MemoryRpc, MemoryStreams):
+class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
     """A transport over the ledger (see ``_transport``)."""
 
     def __init__(self, rooms: MemoryRooms) -> None:
@@ -122,7 +107,10 @@ class MemoryTransport(MemoryRpc, MemoryStreams):
 
     def drop(self, handle_id: int) -> bool:
         """Take a handle back."""
-        return self._objects.pop(handle_id, None) is not None
+        value = self._objects.pop(handle_id, None)
+        self._forget_reader(value)
+        self.dropped_media(value)
+        return value is not None
 
     @contextmanager
     def lend(self, data: bytes) -> Generator[int]:
@@ -335,51 +323,17 @@ class MemoryTransport(MemoryRpc, MemoryStreams):
 
     # --- our tracks -----------------------------------------------------------------------------------------------
 
-    def _do_new_audio_source(self, request: audio.NewAudioSourceRequest) -> ffi.FfiResponse:
-        source = _Source(request.queue_size_ms / 1000, request.sample_rate, request.num_channels)
-        response = ffi.FfiResponse()
-        owned = response.new_audio_source.source
-        owned.handle.CopyFrom(self._give(source))
-        owned.info.type = request.type
-        return response
-
-    def _do_capture_audio_frame(self, request: audio.CaptureAudioFrameRequest) -> ffi.FfiResponse:
-        source: _Source = self._object(request.source_handle, _Source)
-        frame = request.buffer
-        async_id = request.request_async_id
-        if (frame.sample_rate, frame.num_channels) != (source.sample_rate, source.num_channels):
-            self._answer(callback("capture_audio_frame", async_id, "sample_rate and num_channels don't match"))
-        else:
-            now = self._rooms.now()
-            source.plays_until = max(now, source.plays_until) + frame.samples_per_channel / frame.sample_rate
-            wait = source.plays_until - now - source.queue_s
-            if source.queue_s == 0 or wait <= 0:
-                self._answer(callback("capture_audio_frame", async_id))
-            else:
-                self._rooms.later(wait, lambda: self._answer(callback("capture_audio_frame", async_id)))
-        return ffi.FfiResponse(capture_audio_frame=audio.CaptureAudioFrameResponse(async_id=async_id))
-
-    def _do_clear_audio_buffer(self, request: audio.ClearAudioBufferRequest) -> ffi.FfiResponse:
-        self._object(request.source_handle, _Source).plays_until = 0.0
-        return ffi.FfiResponse(clear_audio_buffer=audio.ClearAudioBufferResponse())
-
-    def _do_create_audio_track(self, request: track_pb.CreateAudioTrackRequest) -> ffi.FfiResponse:
-        self._object(request.source_handle, _Source)
-        response = ffi.FfiResponse()
-        owned = response.create_audio_track.track
-        owned.handle.CopyFrom(self._give(_Track(request.name)))
-        info = owned.info
-        info.sid, info.name, info.kind = "TR_unknown", request.name, track_pb.KIND_AUDIO
-        info.stream_state, info.muted, info.remote = track_pb.STATE_ACTIVE, False, False
-        return response
-
     def _do_publish_track(self, request: room_pb.PublishTrackRequest) -> ffi.FfiResponse:
-        track: _Track = self._object(request.track_handle, _Track)
+        track: LocalMedia = self._object(request.track_handle, LocalMedia)
         async_id = request.request_async_id
         if not self._ended:
             try:
                 record = self._rooms.ledger.publish(
-                    self.sid, name=track.name, kind=TrackKind.AUDIO, source=TrackSource(request.options.source)
+                    self.sid,
+                    name=track.name,
+                    kind=track.kind,
+                    source=TrackSource(request.options.source),
+                    mime_type="audio/red" if track.kind is TrackKind.AUDIO else "video/VP8",
                 )
             except RoomPermissionError:
                 # The real server says nothing, and the library gives up.
@@ -387,6 +341,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams):
                 self._rooms.later(10.0, lambda: self._answer(callback("publish_track", async_id, text)))
             else:
                 track.sid = record.sid
+                self._rooms.media.publish(record.sid, track.source)
                 event = callback("publish_track", async_id)
                 publication = event.publish_track.publication
                 publication.handle.CopyFrom(self._give(_Publication(record.sid, self._identity)))
@@ -404,7 +359,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams):
         return ffi.FfiResponse(unpublish_track=room_pb.UnpublishTrackResponse(async_id=async_id))
 
     def _do_local_track_mute(self, request: track_pb.LocalTrackMuteRequest) -> ffi.FfiResponse:
-        track: _Track = self._object(request.track_handle, _Track)
+        track: LocalMedia = self._object(request.track_handle, LocalMedia)
         if track.sid and not self._ended:
             self._rooms.ledger.mute(self.sid, track.sid, request.mute)
             self._rooms.settle()
@@ -439,7 +394,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams):
             muted=track.muted,
             remote=True,
         )
-        owned = track_pb.OwnedTrack(handle=self._give(_Track(track.name, track.sid)), info=info)
+        owned = track_pb.OwnedTrack(handle=self._give(LocalMedia(track.name, track.sid)), info=info)
         self._tell(track_subscribed=room_pb.TrackSubscribed(participant_identity=person.identity, track=owned))
         publisher = self._rooms.connection(person.sid)
         if publisher is not None:

@@ -7,7 +7,7 @@ event loop, in the moment an event arrives.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._types import ConnectionQuality, ParticipantPermissions
 from ._enums import ParticipantKind, TrackKind, TrackSource, known
@@ -97,7 +97,7 @@ class ParticipantState:
 class LocalState(ParticipantState):
     """Ourselves."""
 
-    views: dict[str, LocalTrackPublication] = field(default_factory=dict[str, "LocalTrackPublication"])
+    views: dict[str, LocalTrackPublication[Any]] = field(default_factory=dict[str, "LocalTrackPublication[Any]"])
 
     @classmethod
     def of(cls, info: participant_pb.ParticipantInfo) -> LocalState:

@@ -10,6 +10,7 @@ import anyio.lowlevel
 from .._bounds import DATA_PACKET_BYTES_MAX
 from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
+from ._audio import AudioSource
 from ._enums import ParticipantKind, TrackSource
 from ._link import Link
 from ._messages import MessageSending
@@ -18,10 +19,15 @@ from ._proto import ffi, room
 from ._proto import track as track_pb
 from ._rpc import RpcCalling
 from ._stream_writers import StreamSending
-from ._tracks import AudioSource, LocalTrack, LocalTrackPublication, RemoteTrackPublication
+from ._tracks import LocalTrack, LocalTrackPublication, RemoteTrackPublication, S
 from ._transport import release
+from ._video import VideoOptions, VideoSource
 
 __all__ = ["LocalParticipant", "Participant", "RemoteParticipant"]
+
+AnyPublication = LocalTrackPublication[AudioSource] | LocalTrackPublication[VideoSource]
+
+DEFAULT_VIDEO = VideoOptions()
 
 
 class Participant:
@@ -112,7 +118,7 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
         self._views = MappingProxyType(state.views)
 
     @property
-    def track_publications(self) -> Mapping[str, LocalTrackPublication]:
+    def track_publications(self) -> Mapping[str, AnyPublication]:
         """Our published tracks by sid (live)."""
         return self._views
 
@@ -189,13 +195,28 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
         *,
         name: str = "audio",
         track_source: TrackSource = TrackSource.MICROPHONE,
-    ) -> LocalTrackPublication:
+    ) -> LocalTrackPublication[AudioSource]:
         """Publish an audio track fed by ``source``; if None, by a new one (``publication.track.source``)."""
         return await self.publish_track(LocalTrack(source or AudioSource(), name=name), track_source=track_source)
 
+    async def publish_video(
+        self,
+        source: VideoSource,
+        *,
+        name: str = "video",
+        track_source: TrackSource = TrackSource.CAMERA,
+        options: VideoOptions = DEFAULT_VIDEO,
+    ) -> LocalTrackPublication[VideoSource]:
+        """Publish a video track fed by ``source``: a camera's, or ``TrackSource.SCREENSHARE``."""
+        return await self.publish_track(LocalTrack(source, name=name), track_source=track_source, options=options)
+
     async def publish_track(
-        self, track: LocalTrack, *, track_source: TrackSource = TrackSource.MICROPHONE
-    ) -> LocalTrackPublication:
+        self,
+        track: LocalTrack[S],
+        *,
+        track_source: TrackSource = TrackSource.MICROPHONE,
+        options: VideoOptions = DEFAULT_VIDEO,
+    ) -> LocalTrackPublication[S]:
         """Publish a track.  Cancelled: a publication that the server makes nevertheless is taken back."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         link = self._link
@@ -207,11 +228,12 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
             # The server would say nothing, and the library give up after 10 s.
             raise RoomPermissionError("the agent may not publish this track", hint="grant canPublish")
         handle_id = link.own(track.create(link))
-        options = room.TrackPublishOptions(source=_wire_source(track_source))
+        wire_options = room.TrackPublishOptions(source=_wire_source(track_source))
+        options.write(wire_options)
         request = room.PublishTrackRequest(
-            local_participant_handle=link.local_handle, track_handle=handle_id, options=options
+            local_participant_handle=link.local_handle, track_handle=handle_id, options=wire_options
         )
-        published: list[LocalTrackPublication] = []
+        published: list[LocalTrackPublication[S]] = []
 
         def on_answer(event: ffi.FfiEvent) -> None:
             # In the model before the events that follow; the waiter may run much later.
@@ -240,8 +262,8 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
         return published[0]
 
     def _adopt(
-        self, owned: track_pb.OwnedTrackPublication, track: LocalTrack, track_handle: int
-    ) -> LocalTrackPublication:
+        self, owned: track_pb.OwnedTrackPublication, track: LocalTrack[S], track_handle: int
+    ) -> LocalTrackPublication[S]:
         state = PublicationState.of(owned)
         state.track_handle = track_handle
         self._link.own(state.handle)
@@ -250,7 +272,7 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
         self._local.views[state.sid] = view
         return view
 
-    def detach_if_unused(self, source: AudioSource) -> None:
+    def detach_if_unused(self, source: AudioSource | VideoSource) -> None:
         """Let go of a source of which no track is left (called by the room)."""
         if not any(view.track.source is source for view in self._views.values()):
             source.detach(self._link)

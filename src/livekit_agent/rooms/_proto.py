@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from livekit.rtc._proto import room_pb2 as room
     from livekit.rtc._proto import rpc_pb2 as rpc
     from livekit.rtc._proto import track_pb2 as track
+    from livekit.rtc._proto import video_frame_pb2 as video
 
 __all__ = [
     "SUPPORTED",
@@ -40,6 +41,7 @@ __all__ = [
     "room",
     "rpc",
     "track",
+    "video",
 ]
 
 SUPPORTED = ((1, 2), (1, 3))
@@ -73,6 +75,7 @@ def _load() -> dict[str, ModuleType]:
         "room": "room_pb2",
         "rpc": "rpc_pb2",
         "track": "track_pb2",
+        "video": "video_frame_pb2",
     }
     with _lock:
         stub: ModuleType | None = None

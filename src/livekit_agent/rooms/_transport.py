@@ -23,12 +23,16 @@ from ._proto import ffi, handle, room
 
 __all__ = [
     "ROUTED_BY_HANDLE",
+    "STREAM_EVENTS",
     "Pending",
     "Router",
     "Sink",
+    "StreamSink",
     "Transport",
+    "opened_stream",
     "owned_handles",
     "release",
+    "stream_handle",
 ]
 
 Sink = Callable[[ffi.FfiEvent], None]
@@ -40,6 +44,33 @@ ROUTED_BY_HANDLE = {
     "text_stream_reader_event": "reader_handle",
 }
 """Events about a handle of ours: kind of event -> the field that holds the handle."""
+
+STREAM_EVENTS = ("audio_stream_event", "video_stream_event")
+"""Events of media streams."""
+
+
+class StreamSink(Protocol):
+    """Where a media stream's events go."""
+
+    capacity: int
+    """How many may wait for the event loop."""
+    overrun: int
+    """How many were lost because more came."""
+
+    def deliver(self, event: ffi.FfiEvent) -> None:
+        """An event, in the loop.  What it owns is given away with it."""
+        ...
+
+
+def stream_handle(event: ffi.FfiEvent) -> int:
+    """Which stream a media event is of."""
+    audio = event.HasField("audio_stream_event")
+    return (event.audio_stream_event if audio else event.video_stream_event).stream_handle
+
+
+def opened_stream(response: ffi.FfiResponse) -> int:
+    """The handle of the media stream that a response has opened."""
+    return getattr(response, response.WhichOneof("message") or "").stream.handle.id
 
 
 class Transport(Protocol):
@@ -136,6 +167,7 @@ class Router:
         self._pending: dict[int, Pending] = {}
         self._rooms: dict[int, _Route] = {}
         self._handles: dict[int, Sink] = {}
+        self._streams: dict[int, StreamSink] = {}
 
     @property
     def idle(self) -> bool:
@@ -189,6 +221,17 @@ class Router:
         """Its events are released from now on.  Harmless if they were already."""
         self._handles.pop(handle_id, None)
 
+    def open_stream(self, request: ffi.FfiRequest, sink: StreamSink) -> int:
+        """Open a media stream whose events go to ``sink``.  Returns its handle, for :meth:`close_stream`."""
+        handle_id = opened_stream(self._transport.request(request))
+        self._streams[handle_id] = sink
+        return handle_id
+
+    def close_stream(self, handle_id: int) -> None:
+        """Give a media stream back; what still comes is released.  Idempotent."""
+        if self._streams.pop(handle_id, None) is not None:
+            self._transport.drop(handle_id)
+
     def close_room(self, room_handle: int) -> None:
         """The room is over: its events are released, its pending calls are answered with None.
 
@@ -216,6 +259,10 @@ class Router:
                 route.deliver(event.room_event)
             return
         kind = event.WhichOneof("message") or ""
+        if kind in STREAM_EVENTS:
+            stream = self._streams.get(stream_handle(event))
+            (self._release if stream is None else stream.deliver)(event)
+            return
         if kind in ROUTED_BY_HANDLE:
             sink = self._handles.get(getattr(getattr(event, kind), ROUTED_BY_HANDLE[kind]), self._release)
             sink(event)

@@ -306,8 +306,9 @@ class Model:
     def _unsubscribe(self, state: RemoteState, publication: PublicationState, view: RemoteTrackPublication) -> None:
         track, publication.track = publication.track, None
         if track is not None:
-            self._link.drop(track.handle)
-            track.handle = 0
+            handle_id = track.handle
+            track.end()
+            self._link.drop(handle_id)
             self._emit(events.TrackUnsubscribed(track=track, publication=view, participant=state.view))
 
     def _on_track_published(self, event: room_pb.RoomEvent) -> None:
@@ -348,7 +349,9 @@ class Model:
             self._emit(events.TrackPublished(publication=view, participant=state.view))
         view = state.views[info.sid]
         self._unsubscribe(state, publication, view)
-        track = RemoteTrack(info.sid, info.name, known(TrackKind, info.kind), self._link.own(owned.handle.id))
+        track = RemoteTrack(
+            info.sid, info.name, known(TrackKind, info.kind), self._link.own(owned.handle.id), self._link
+        )
         publication.track = track
         self._emit(events.TrackSubscribed(track=track, publication=view, participant=state.view))
 

@@ -1,0 +1,192 @@
+"""Frames on their way to a consumer: a bounded queue that loses the oldest, and the iterator over it.
+
+Two objects, because they die at different times.  The :class:`MediaQueue` belongs to the track: the transport delivers
+into it, and it ends when the track does (the library's streams do not end by themselves: their handle is dropped).
+The :class:`MediaStream` belongs to the consumer and is all that it holds: when it is abandoned half way, in an
+``async for`` left by ``break``, nothing refers to it any more and the queue is closed in the event loop.
+
+Every stream has its own bounds, so a slow consumer loses frames of its own and starves nobody.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from ._link import Link
+from ._mailbox import current_loop
+from ._proto import ffi
+from ._transport import Transport, release
+
+__all__ = ["MediaQueue", "MediaStatistics", "MediaStream"]
+
+F = TypeVar("F")
+
+
+class MediaStatistics(NamedTuple):
+    """A stream's counters."""
+
+    #: Frames that arrived.
+    received: int
+    #: Frames lost because the consumer was too slow (the oldest go first).
+    dropped: int
+    #: Frames lost before that, because the event loop was blocked.
+    overrun: int
+    #: Frames that wait.
+    waiting: int
+
+
+class MediaQueue(Generic[F]):
+    """What a stream's transport sees."""
+
+    def __init__(self, link: Link, capacity: int, read: Callable[[Transport, ffi.FfiEvent], F | None]) -> None:
+        self._link = link
+        self.capacity = capacity
+        self._read = read
+        self._handle = 0
+        self._frames: deque[F] = deque()
+        self.received = 0
+        self.dropped = 0
+        self.overrun = 0
+        """Counted by the transport, perhaps in a thread of the library's."""
+        self.ended = False
+        self.wake: anyio.Event | None = None
+        self.on_end: Callable[[], object] | None = None
+        """Called once, when it ends for whatever reason (the track's)."""
+
+    def open(self, request: ffi.FfiRequest) -> None:
+        """Open the native stream.  From here on frames come."""
+        self._link.check_open()
+        self._handle = self._link.transport.router.open_stream(request, self)
+        self._link.attach(self, self.end)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def deliver(self, event: ffi.FfiEvent) -> None:
+        """An event of the stream, in the loop."""
+        if self.ended:
+            release(self._link.transport, event)
+            return
+        frame = self._read(self._link.transport, event)
+        if frame is None:
+            self.end()
+            return
+        self.received += 1
+        self._frames.append(frame)
+        if len(self._frames) > self.capacity:
+            self._frames.popleft()
+            self.dropped += 1
+        self._notify()
+
+    def take(self) -> F | None:
+        """The oldest frame, if there is one."""
+        return self._frames.popleft() if self._frames else None
+
+    def end(self) -> None:
+        """No more frames: the track or the room is over, or the consumer has gone.  What waits can still be read."""
+        if self.ended:
+            return
+        self.ended = True
+        self._link.detach(self)
+        self._link.transport.router.close_stream(self._handle)
+        if self.on_end is not None:
+            self.on_end()
+        self._notify()
+
+    def close(self) -> None:
+        """As :meth:`end`, and what waits is forgotten."""
+        self._frames.clear()
+        self.end()
+
+    def _notify(self) -> None:
+        if self.wake is not None:
+            self.wake.set()
+
+
+class MediaStream(Generic[F]):
+    """Frames of a track, from the moment it was made; iterate with ``async for``.
+
+    Ends when the track is unsubscribed or unpublished, or the room is over; frames that had arrived come first.
+    Cancelling a wait loses no frame.  For one consumer.  Left half way it closes by itself; ``with`` or
+    :meth:`close` does it at once.
+    """
+
+    def __init__(self, queue: MediaQueue[F]) -> None:
+        self._queue = queue
+        self._loop = current_loop()
+
+    def bind(self, owner: dict[Any, None]) -> None:
+        """Be among the track's queues, until the end (called by the track)."""
+        queue = self._queue
+        owner[queue] = None
+        queue.on_end = lambda: owner.pop(queue, None)
+
+    def statistics(self) -> MediaStatistics:
+        """What came and what was lost."""
+        queue = self._queue
+        return MediaStatistics(queue.received, queue.dropped, queue.overrun, len(queue))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will arrive."""
+        return self._queue.ended
+
+    def next_nowait(self) -> F | None:
+        """The next frame that already waits, else None."""
+        return self._queue.take()
+
+    def __aiter__(self) -> MediaStream[F]:
+        return self
+
+    async def __anext__(self) -> F:
+        await anyio.lowlevel.checkpoint()
+        queue = self._queue
+        while True:
+            frame = queue.take()
+            if frame is not None:
+                return frame
+            if queue.ended:
+                raise StopAsyncIteration
+            if queue.wake is not None:
+                raise anyio.BusyResourceError("waiting on this stream")
+            # No checkpoint between the look and the wait: a frame cannot slip in between.
+            queue.wake = anyio.Event()
+            try:
+                await queue.wake.wait()
+            finally:
+                queue.wake = None
+
+    def close(self) -> None:
+        """Stop, and forget what waits.  Idempotent."""
+        self._queue.close()
+
+    async def aclose(self) -> None:
+        """As :meth:`close`, for ``contextlib.aclosing``."""
+        self.close()
+        await anyio.lowlevel.checkpoint()
+
+    def __enter__(self) -> MediaStream[F]:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Abandoned.  The collector may run anywhere, in the middle of anything and in any thread: so in the loop,
+        # later.  A loop that is gone has left its rooms, and the transport reclaims what still comes.
+        queue = getattr(self, "_queue", None)
+        if queue is not None and not queue.ended:
+            with suppress(RuntimeError):
+                self._loop.post(queue.close)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.statistics()}{' ended' * self.ended}>"

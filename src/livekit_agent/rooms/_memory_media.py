@@ -1,0 +1,428 @@
+"""Sound and pictures in rooms in memory: what a WebRTC connection would carry, as exact arithmetic.
+
+One clock for all rooms, running while anybody listens: every 10 ms first each source gives the 10 ms that are due,
+then each stream gives its consumer a frame of 10 ms, of sound or, when there is none, of silence; as the real library,
+whose streams deliver at full rate whether or not somebody speaks.  Sound is converted to what a stream asked for
+(``_pcm.Converter``); it is neither compressed nor late, and nothing of it is lost.  Pictures go straight through.
+
+The queue of a source is honest: a capture is answered when what is queued fits, and what is less than 10 ms stays
+until there is more.  Sound that is captured while nobody listens is not kept.
+"""
+
+# numpy's stubs leave parts of its overloads unknown.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .._errors import RoomError
+from ._enums import TrackKind
+from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame
+from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged
+from ._pcm import Converter
+from ._proto import audio, ffi, handle, video
+from ._proto import track as track_pb
+from ._wire import callback
+
+if TYPE_CHECKING:
+    from ._memory import MemoryRooms
+
+__all__ = ["LocalMedia", "MediaHub", "MemoryMedia"]
+
+_TICK = 0.01
+_TICKS_A_SECOND = 100
+
+
+class AudioSourceState:
+    """A source's queue: until when what it has queued will play, and that sound itself while somebody listens."""
+
+    def __init__(self, request: audio.NewAudioSourceRequest) -> None:
+        self.queue_s = request.queue_size_ms / 1000
+        self.sample_rate = request.sample_rate
+        self.num_channels = request.num_channels
+        self.plays_until = 0.0
+        self.sound = bytearray()
+        self.tick_bytes = SAMPLE_BYTES * self.num_channels * (self.sample_rate // _TICKS_A_SECOND)
+
+    def due(self) -> bytes:
+        """The next 10 ms, or nothing."""
+        if len(self.sound) < self.tick_bytes:
+            return b""
+        piece = bytes(self.sound[: self.tick_bytes])
+        del self.sound[: self.tick_bytes]
+        return piece
+
+
+class VideoSourceState:
+    """A video source.  It keeps nothing."""
+
+
+class LocalMedia:
+    """A track of ours, or somebody else's as we see it (then without a source)."""
+
+    def __init__(self, name: str, sid: str = "", source: AudioSourceState | VideoSourceState | None = None) -> None:
+        self.name = name
+        self.sid = sid
+        self.source = source
+
+    @property
+    def kind(self) -> TrackKind:
+        """Audio or video."""
+        return TrackKind.VIDEO if isinstance(self.source, VideoSourceState) else TrackKind.AUDIO
+
+
+class _Stream:
+    """What one consumer gets of one track."""
+
+    def __init__(self, home: MemoryMedia, media: LocalMedia) -> None:
+        self.home = home
+        self.media = media
+        self.handle = 0
+
+
+class AudioStreamState(_Stream):
+    """Sound as one consumer asked for it."""
+
+    def __init__(self, home: MemoryMedia, media: LocalMedia, rate: int, channels: int) -> None:
+        super().__init__(home, media)
+        self.rate, self.channels = rate, channels
+        self._converter: tuple[tuple[int, int], Converter] | None = None
+        self._ready = bytearray()
+        self._tick_bytes = SAMPLE_BYTES * channels * (rate // _TICKS_A_SECOND)
+
+    def hear(self, source: AudioSourceState, piece: bytes) -> None:
+        """10 ms of the source's sound."""
+        shape = (source.sample_rate, source.num_channels)
+        if self._converter is None or self._converter[0] != shape:
+            self._converter = shape, Converter(*shape, self.rate, self.channels)
+        self._ready += self._converter[1].feed(piece)
+
+    def tick(self) -> None:
+        """Give the consumer its 10 ms."""
+        piece = bytes(self._ready[: self._tick_bytes])
+        del self._ready[: self._tick_bytes]
+        # A resampler's first piece may be a sample short.
+        piece += bytes(self._tick_bytes - len(piece))
+        self.home.tell_sound(self, piece)
+
+
+class VideoStreamState(_Stream):
+    """Pictures as one consumer asked for them."""
+
+    def __init__(self, home: MemoryMedia, media: LocalMedia, format: VideoFormat | None) -> None:
+        super().__init__(home, media)
+        self.format = format
+
+
+class MediaHub:
+    """All sources that are published and all streams that are open, in all rooms, and the clock that moves sound."""
+
+    def __init__(self, rooms: MemoryRooms) -> None:
+        self._rooms = rooms
+        self._sources: dict[str, AudioSourceState | VideoSourceState] = {}  # by track sid
+        self._muted: dict[str, None] = {}
+        self._streams: dict[_Stream, None] = {}
+        self._origin: float | None = None
+        self._ticks = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the clock runs: somebody listens."""
+        return self._origin is not None
+
+    @property
+    def streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    def publish(self, sid: str, source: AudioSourceState | VideoSourceState | None) -> None:
+        """A track has a source."""
+        if source is not None:
+            self._sources[sid] = source
+
+    def hear(self, event: LedgerEvent) -> None:
+        """A track is over, muted or unmuted."""
+        if isinstance(event, TrackMuteChanged):
+            self._mute(event.track.sid, event.track.muted)
+        elif isinstance(event, TrackGone):
+            self._sources.pop(event.track.sid, None)
+            self._muted.pop(event.track.sid, None)
+        elif isinstance(event, ParticipantGone):
+            for track in event.participant.tracks:
+                self._sources.pop(track.sid, None)
+                self._muted.pop(track.sid, None)
+
+    def _mute(self, sid: str, muted: bool) -> None:
+        """A track's sound is silence from now on, or no longer."""
+        if muted:
+            self._muted[sid] = None
+        else:
+            self._muted.pop(sid, None)
+
+    def open(self, stream: _Stream) -> None:
+        """Somebody listens."""
+        self._streams[stream] = None
+        if isinstance(stream, AudioStreamState) and self._origin is None:
+            self._origin, self._ticks = self._rooms.now(), 0
+            self._schedule()
+
+    def close(self, stream: _Stream) -> None:
+        """Nobody listens any more."""
+        self._streams.pop(stream, None)
+
+    def _schedule(self) -> None:
+        assert self._origin is not None
+        self._ticks += 1
+        # Counted from the origin: sums of 0.01 would drift.
+        self._rooms.later(self._origin + self._ticks * _TICK - self._rooms.now(), self._tick)
+
+    def _tick(self) -> None:
+        listening = [stream for stream in self._streams if isinstance(stream, AudioStreamState)]
+        pieces = {sid: source.due() for sid, source in self._sounds()}
+        if not listening:
+            self._origin = None
+            for _, source in self._sounds():
+                source.sound.clear()
+            return
+        for stream in listening:
+            sid = stream.media.sid
+            source = self._sources.get(sid)
+            if isinstance(source, AudioSourceState) and pieces[sid]:
+                piece = bytes(len(pieces[sid])) if sid in self._muted else pieces[sid]
+                stream.hear(source, piece)
+            if stream.home.hears(sid):
+                stream.tick()
+        self._schedule()
+
+    def _sounds(self) -> list[tuple[str, AudioSourceState]]:
+        return [(sid, source) for sid, source in self._sources.items() if isinstance(source, AudioSourceState)]
+
+    def show(self, source: VideoSourceState, frame: VideoFrame) -> None:
+        """A picture, to everybody who looks."""
+        sids = [sid for sid, other in self._sources.items() if other is source and sid not in self._muted]
+        for stream in list(self._streams):
+            if (
+                isinstance(stream, VideoStreamState)
+                and stream.media.sid in sids
+                and stream.home.hears(stream.media.sid)
+            ):
+                stream.home.tell_picture(stream, frame)
+
+
+class MemoryMedia:
+    """The requests about media of one connection (a part of :class:`MemoryTransport`)."""
+
+    _rooms: MemoryRooms
+    _lent: dict[int, bytes]
+    _subscribed: dict[str, None]
+    _objects: dict[int, object]
+    _mailbox: Any
+    _give: Callable[[object], handle.FfiOwnedHandle]
+    _object: Callable[[int, type[Any]], Any]
+    _answer: Callable[[ffi.FfiEvent], None]
+
+    def hears(self, sid: str) -> bool:
+        """Whether we are subscribed to that track."""
+        return sid in self._subscribed
+
+    def dropped_media(self, value: object) -> None:
+        """A handle was given back: streams of it end, and say so."""
+        if isinstance(value, LocalMedia):
+            over = [stream for stream in self._streams_here() if stream.media is value]
+        else:
+            over = [value] if isinstance(value, _Stream) else []
+        for stream in over:
+            self._rooms.media.close(stream)
+            if isinstance(stream, AudioStreamState):
+                end = audio.AudioStreamEvent(stream_handle=stream.handle, eos=audio.AudioStreamEOS())
+                self._mailbox.put(ffi.FfiEvent(audio_stream_event=end))
+            else:
+                over_video = video.VideoStreamEvent(stream_handle=stream.handle, eos=video.VideoStreamEOS())
+                self._mailbox.put(ffi.FfiEvent(video_stream_event=over_video))
+
+    def _streams_here(self) -> list[_Stream]:
+        return [value for value in self._objects.values() if isinstance(value, _Stream)]
+
+    # --- out ------------------------------------------------------------------------------------------------------
+
+    def _do_new_audio_source(self, request: audio.NewAudioSourceRequest) -> ffi.FfiResponse:
+        response = ffi.FfiResponse()
+        owned = response.new_audio_source.source
+        owned.handle.CopyFrom(self._give(AudioSourceState(request)))
+        owned.info.type = request.type
+        return response
+
+    def _do_capture_audio_frame(self, request: audio.CaptureAudioFrameRequest) -> ffi.FfiResponse:
+        source: AudioSourceState = self._object(request.source_handle, AudioSourceState)
+        frame = request.buffer
+        async_id = request.request_async_id
+        if (frame.sample_rate, frame.num_channels) != (source.sample_rate, source.num_channels):
+            self._answer(callback("capture_audio_frame", async_id, "sample_rate and num_channels don't match"))
+        else:
+            if self._rooms.media.running:
+                size = SAMPLE_BYTES * frame.num_channels * frame.samples_per_channel
+                source.sound += self._lent[frame.data_ptr][:size]
+            now = self._rooms.now()
+            source.plays_until = max(now, source.plays_until) + frame.samples_per_channel / frame.sample_rate
+            wait = source.plays_until - now - source.queue_s
+            if source.queue_s == 0 or wait <= 0:
+                self._answer(callback("capture_audio_frame", async_id))
+            else:
+                self._rooms.later(wait, lambda: self._answer(callback("capture_audio_frame", async_id)))
+        return ffi.FfiResponse(capture_audio_frame=audio.CaptureAudioFrameResponse(async_id=async_id))
+
+    def _do_clear_audio_buffer(self, request: audio.ClearAudioBufferRequest) -> ffi.FfiResponse:
+        source: AudioSourceState = self._object(request.source_handle, AudioSourceState)
+        source.plays_until = 0.0
+        source.sound.clear()
+        return ffi.FfiResponse(clear_audio_buffer=audio.ClearAudioBufferResponse())
+
+    def _do_create_audio_track(self, request: track_pb.CreateAudioTrackRequest) -> ffi.FfiResponse:
+        source: AudioSourceState = self._object(request.source_handle, AudioSourceState)
+        response = ffi.FfiResponse()
+        self._new_track(response.create_audio_track.track, LocalMedia(request.name, source=source))
+        return response
+
+    def _new_track(self, owned: track_pb.OwnedTrack, media: LocalMedia) -> None:
+        owned.handle.CopyFrom(self._give(media))
+        info = owned.info
+        info.sid, info.name = "TR_unknown", media.name
+        info.kind = media.kind.value  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
+        info.stream_state, info.muted, info.remote = track_pb.STATE_ACTIVE, False, False
+
+    def _do_new_video_source(self, request: video.NewVideoSourceRequest) -> ffi.FfiResponse:
+        response = ffi.FfiResponse()
+        owned = response.new_video_source.source
+        owned.handle.CopyFrom(self._give(VideoSourceState()))
+        owned.info.type = request.type
+        return response
+
+    def _do_create_video_track(self, request: track_pb.CreateVideoTrackRequest) -> ffi.FfiResponse:
+        source: VideoSourceState = self._object(request.source_handle, VideoSourceState)
+        response = ffi.FfiResponse()
+        self._new_track(response.create_video_track.track, LocalMedia(request.name, source=source))
+        return response
+
+    def _do_capture_video_frame(self, request: video.CaptureVideoFrameRequest) -> ffi.FfiResponse:
+        source: VideoSourceState = self._object(request.source_handle, VideoSourceState)
+        info = request.buffer
+        frame = VideoFrame(
+            data=self._lent[info.data_ptr],
+            width=info.width,
+            height=info.height,
+            format=VideoFormat(info.type),
+            timestamp_us=request.timestamp_us or round(self._rooms.now() * 1e6),
+        )
+        self._rooms.media.show(source, frame)
+        return ffi.FfiResponse(capture_video_frame=video.CaptureVideoFrameResponse())
+
+    # --- in -------------------------------------------------------------------------------------------------------
+
+    def _do_new_audio_stream(self, request: audio.NewAudioStreamRequest) -> ffi.FfiResponse:
+        media: LocalMedia = self._object(request.track_handle, LocalMedia)
+        stream = AudioStreamState(self, media, request.sample_rate, request.num_channels)
+        response = ffi.FfiResponse()
+        owned = response.new_audio_stream.stream
+        owned.handle.CopyFrom(self._give(stream))
+        owned.info.type = request.type
+        stream.handle = owned.handle.id
+        self._rooms.media.open(stream)
+        return response
+
+    def tell_sound(self, stream: AudioStreamState, piece: bytes) -> None:
+        """A frame for a consumer."""
+        owned = self._give(piece)
+        info = audio.AudioFrameBufferInfo(
+            data_ptr=owned.id,
+            num_channels=stream.channels,
+            sample_rate=stream.rate,
+            samples_per_channel=len(piece) // (SAMPLE_BYTES * stream.channels),
+        )
+        frame = audio.AudioFrameReceived(frame=audio.OwnedAudioFrameBuffer(handle=owned, info=info))
+        event = audio.AudioStreamEvent(stream_handle=stream.handle, frame_received=frame)
+        self._mailbox.put(ffi.FfiEvent(audio_stream_event=event))
+
+    def _do_new_video_stream(self, request: video.NewVideoStreamRequest) -> ffi.FfiResponse:
+        media: LocalMedia = self._object(request.track_handle, LocalMedia)
+        wanted = VideoFormat(request.format) if request.HasField("format") else None
+        stream = VideoStreamState(self, media, wanted)
+        response = ffi.FfiResponse()
+        owned = response.new_video_stream.stream
+        owned.handle.CopyFrom(self._give(stream))
+        owned.info.type = request.type
+        stream.handle = owned.handle.id
+        self._rooms.media.open(stream)
+        return response
+
+    def tell_picture(self, stream: VideoStreamState, frame: VideoFrame) -> None:
+        """A frame for a consumer, as it asked for it."""
+        shown = frame if stream.format in (None, frame.format) else repainted(frame, stream.format or frame.format)
+        owned = self._give(shown.data)
+        info = video.VideoBufferInfo(
+            type=shown.format.value,  # pyright: ignore[reportArgumentType] - an enum's number
+            width=shown.width,
+            height=shown.height,
+            data_ptr=owned.id,
+            stride=shown.width * PIXEL_BYTES.get(shown.format, 0),
+        )
+        received = video.VideoFrameReceived(
+            buffer=video.OwnedVideoBuffer(handle=owned, info=info),
+            timestamp_us=shown.timestamp_us,
+            rotation=frame.rotation.value,  # pyright: ignore[reportArgumentType] - an enum's number
+        )
+        event = video.VideoStreamEvent(stream_handle=stream.handle, frame_received=received)
+        self._mailbox.put(ffi.FfiEvent(video_stream_event=event))
+
+
+_ORDER = {
+    VideoFormat.RGBA: (0, 1, 2, 3), VideoFormat.ABGR: (3, 2, 1, 0), VideoFormat.ARGB: (1, 2, 3, 0),
+    VideoFormat.BGRA: (2, 1, 0, 3), VideoFormat.RGB24: (0, 1, 2),
+}  # fmt: skip
+"""Where red, green, blue and alpha are in a pixel."""
+
+
+def repainted(frame: VideoFrame, format: VideoFormat) -> VideoFrame:
+    """A frame in another format: among those with pixels, and between them and I420 (BT.601, limited range)."""
+    import numpy as np
+
+    if frame.format is VideoFormat.I420:
+        rgb = _rgb_of(frame)
+    elif frame.format in _ORDER:
+        rgb = frame.pixels[:, :, _ORDER[frame.format][:3]]
+    else:
+        raise RoomError(f"rooms in memory do not convert {frame.format.name}", hint="use RGBA or I420")
+    if format in _ORDER:
+        order = _ORDER[format]
+        pixels = np.full((frame.height, frame.width, len(order)), 255, np.uint8)
+        for channel in range(3):
+            pixels[:, :, order[channel]] = rgb[:, :, channel]
+        data = pixels.tobytes()
+    elif format is VideoFormat.I420:
+        data = _i420_of(rgb)
+    else:
+        raise RoomError(f"rooms in memory do not convert to {format.name}", hint="use RGBA or I420")
+    return VideoFrame(data=data, width=frame.width, height=frame.height, format=format, timestamp_us=frame.timestamp_us)
+
+
+def _rgb_of(frame: VideoFrame) -> Any:
+    import numpy as np
+
+    y, u, v = (plane.astype(np.float32) for plane in frame.planes)
+    size = slice(frame.height), slice(frame.width)
+    u, v = (plane.repeat(2, axis=0).repeat(2, axis=1)[size] - 128 for plane in (u, v))
+    y = 1.164 * (y - 16)
+    rgb = np.stack([y + 1.596 * v, y - 0.392 * u - 0.813 * v, y + 2.017 * u], axis=2)
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+def _i420_of(rgb: Any) -> bytes:
+    import numpy as np
+
+    red, green, blue = (rgb[:, :, channel].astype(np.float32) for channel in range(3))
+    y = 16 + 0.257 * red + 0.504 * green + 0.098 * blue
+    # Every second pixel's colour, of every second row: exact for areas, good enough for edges.
+    u = (128 - 0.148 * red - 0.291 * green + 0.439 * blue)[::2, ::2]
+    v = (128 + 0.439 * red - 0.368 * green - 0.071 * blue)[::2, ::2]
+    return b"".join(np.clip(np.rint(plane), 0, 255).astype(np.uint8).tobytes() for plane in (y, u, v))

@@ -1,0 +1,152 @@
+"""Pictures, out and in: the source that feeds a video track of ours, and the frames of somebody else's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from .._bounds import VIDEO_STREAM_FRAMES
+from .._errors import RoomError
+from ._frames import PIXEL_BYTES, VideoFormat, VideoFrame, VideoRotation, check_picture, planes_of
+from ._link import Link
+from ._media_stream import MediaQueue, MediaStream
+from ._proto import ffi, video
+from ._proto import room as room_pb
+from ._sources import Source
+from ._transport import Transport
+
+__all__ = ["VideoCodec", "VideoOptions", "VideoSource", "open_video"]
+
+
+class VideoCodec(IntEnum):
+    """How video is compressed; the library's numbers."""
+
+    VP8 = 0  #: Understood by everybody.
+    H264 = 1  #: Hardware encoders and telephones.
+    AV1 = 2  #: Best quality for its bits, costly to encode.
+    VP9 = 3  #: Between VP8 and AV1.
+    H265 = 4  #: Apple's devices.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoOptions:
+    """How a video track is sent.  None: as the library chooses."""
+
+    codec: VideoCodec | None = None
+    simulcast: bool | None = None
+    """Send several sizes at once, so that each receiver gets one that its link can carry."""
+    max_bitrate: int | None = None
+    """Bits a second.  Needs ``max_framerate``."""
+    max_framerate: float | None = None
+    """Frames a second.  Needs ``max_bitrate``."""
+
+    def __post_init__(self) -> None:
+        if (self.max_bitrate is None) != (self.max_framerate is None):
+            raise ValueError("the library takes a bitrate and a frame rate together, or neither")
+        if self.max_bitrate is not None and (self.max_bitrate <= 0 or not (self.max_framerate or 0) > 0):
+            raise ValueError(f"no video of {self.max_bitrate} bit/s and {self.max_framerate} frames/s")
+
+    def write(self, options: room_pb.TrackPublishOptions) -> None:
+        """Put them into the library's message."""
+        if self.codec is not None:
+            options.video_codec = self.codec.value  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
+        if self.simulcast is not None:
+            options.simulcast = self.simulcast
+        if self.max_bitrate is not None and self.max_framerate is not None:
+            options.video_encoding.max_bitrate = self.max_bitrate
+            options.video_encoding.max_framerate = self.max_framerate
+
+
+class VideoSource(Source):
+    """Where a video track's pictures come from.
+
+    Make it anywhere, publish it (:meth:`LocalParticipant.publish_video`), then feed it.  ``width`` and ``height`` are
+    what receivers are told at first; frames may have other sizes.  ``screencast`` keeps text sharp: fewer frames
+    rather than smaller ones.
+    """
+
+    def __init__(self, width: int, height: int, *, screencast: bool = False) -> None:
+        check_picture(width, height)
+        super().__init__()
+        self.width = width
+        self.height = height
+        self.screencast = screencast
+
+    def _open(self, link: Link) -> ffi.FfiResponse:
+        request = video.NewVideoSourceRequest(
+            type=video.VIDEO_SOURCE_NATIVE,
+            resolution=video.VideoSourceResolution(width=self.width, height=self.height),
+            is_screencast=self.screencast,
+        )
+        return link.request(ffi.FfiRequest(new_video_source=request))
+
+    def capture_frame(self, frame: VideoFrame) -> None:
+        """Send a picture.
+
+        Does not wait, so it does not pace: send frames as often as they should be seen.  The encoder leaves out what
+        it cannot keep up with.  Raises :class:`RoomError` when the source is not published.
+        """
+        transport = self._transport
+        if transport is None:
+            raise RoomError("the video source is not published", hint="await local_participant.publish_video(source)")
+        with transport.lend(frame.data) as address:
+            request = video.CaptureVideoFrameRequest(
+                source_handle=self._handle,
+                buffer=_buffer(frame, address),
+                timestamp_us=frame.timestamp_us,
+                rotation=frame.rotation.value,  # pyright: ignore[reportArgumentType] - an enum's number
+            )
+            transport.request(ffi.FfiRequest(capture_video_frame=request))
+
+
+def _buffer(frame: VideoFrame, address: int) -> video.VideoBufferInfo:
+    info = video.VideoBufferInfo(
+        type=frame.format.value,  # pyright: ignore[reportArgumentType] - an enum's number
+        width=frame.width,
+        height=frame.height,
+        data_ptr=address,
+        stride=frame.width * PIXEL_BYTES.get(frame.format, 0),
+    )
+    if frame.format not in PIXEL_BYTES:
+        for plane in planes_of(frame.format, frame.width, frame.height):
+            info.components.add(data_ptr=address + plane.offset, stride=plane.stride, size=plane.size)
+    return info
+
+
+def open_video(
+    link: Link, track_handle: int, *, format: VideoFormat, capacity: int = VIDEO_STREAM_FRAMES
+) -> MediaStream[VideoFrame]:
+    """The frames of a track from now on (see :meth:`RemoteTrack.video_frames`)."""
+    if capacity < 1:
+        raise ValueError(f"no frames can wait in a queue of {capacity}")
+    request = video.NewVideoStreamRequest(
+        track_handle=track_handle,
+        type=video.VIDEO_STREAM_NATIVE,
+        format=format.value,  # pyright: ignore[reportArgumentType] - an enum's number
+        normalize_stride=True,
+    )
+    queue = MediaQueue(link, capacity, _read_frame)
+    queue.open(ffi.FfiRequest(new_video_stream=request))
+    return MediaStream(queue)
+
+
+def _read_frame(transport: Transport, event: ffi.FfiEvent) -> VideoFrame | None:
+    """A frame, copied out of the library's memory, which is given back; None at the end of the stream."""
+    message = event.video_stream_event
+    if not message.HasField("frame_received"):
+        return None
+    received = message.frame_received
+    info = received.buffer.info
+    format = VideoFormat(info.type)
+    # normalize_stride was asked for: the planes lie one behind the other, without padding.
+    size = sum(plane.size for plane in planes_of(format, info.width, info.height))
+    data = transport.read(room_pb.BufferInfo(data_ptr=info.data_ptr, data_len=size))
+    transport.drop(received.buffer.handle.id)
+    return VideoFrame(
+        data=data,
+        width=info.width,
+        height=info.height,
+        format=format,
+        timestamp_us=received.timestamp_us,
+        rotation=VideoRotation(received.rotation),
+    )
