@@ -1,8 +1,8 @@
 """Fuzz: ``python -m tests.fuzz.run [--seconds 600] [--keep] [TARGET…]``; wants atheris (Linux).
 
 Each target is a process of its own, with the committed corpus to begin with.  What libFuzzer finds interesting goes
-to a directory that is thrown away, or with ``--keep`` is merged into the corpus.  An input that raises is kept beside the
-corpus as ``found/<target>-<hash>`` and printed: move it into the corpus when the fault is repaired.
+to a directory that is thrown away, or with ``--keep`` into the corpus.  An input that raises is kept beside the corpus
+as ``found/<target>-<hash>`` and printed: move it into the corpus when the fault is repaired.
 """
 
 from __future__ import annotations
