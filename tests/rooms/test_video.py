@@ -1,0 +1,98 @@
+"""Pictures between participants, in memory and on a real livekit-server, compared by colour."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import numpy as np
+import pytest
+from sounds import subscribed
+from venues import PATIENCE, Venue
+
+from livekit_agent import RoomError
+from livekit_agent.rooms import VideoCodec, VideoFormat, VideoFrame, VideoOptions, VideoSource
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def two_halves() -> Any:
+    """Red on the left, blue on the right."""
+    pixels = np.zeros((240, 320, 4), np.uint8)
+    pixels[:, :160] = (*RED, 255)
+    pixels[:, 160:] = (*BLUE, 255)
+    return pixels
+
+
+async def show(source: VideoSource) -> None:
+    """Show the picture until cancelled, some thirty times a second."""
+    frame = VideoFrame.of(two_halves())
+    while True:
+        source.capture_frame(frame)
+        await anyio.sleep(0.03)
+
+
+@pytest.mark.parametrize("format", [VideoFormat.RGBA, VideoFormat.I420])
+async def test_a_picture_is_seen_in_its_colours(venue: Venue, format: VideoFormat) -> None:
+    options = VideoOptions(codec=VideoCodec.VP8, simulcast=False, max_bitrate=2_000_000, max_framerate=30)
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            source = VideoSource(320, 240)
+            await a.local_participant.publish_video(source, options=options)
+            group.start_soon(show, source)
+            with (await subscribed(b)).video_frames(format=format) as stream, anyio.fail_after(PATIENCE):
+                for _ in range(10):
+                    frame = await anext(stream)
+            group.cancel_scope.cancel()
+    assert (frame.width, frame.height, frame.format) == (320, 240, format)
+    if format is VideoFormat.RGBA:
+        assert np.abs(frame.pixels[120, 40, :3].astype(int) - RED).max() < 25
+        assert np.abs(frame.pixels[120, 280, :3].astype(int) - BLUE).max() < 25
+    else:
+        luma, _, red_difference = frame.planes
+        assert luma.shape == (240, 320)
+        # Red is brighter than blue, and its red difference is on the other side of grey.
+        assert int(luma[120, 40]) > int(luma[120, 280])
+        assert int(red_difference[60, 20]) > 128 > int(red_difference[60, 140])
+
+
+async def test_the_pictures_end_with_the_track(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            source = VideoSource(320, 240)
+            publication = await a.local_participant.publish_video(source)
+            group.start_soon(show, source)
+            with (await subscribed(b)).video_frames() as stream, anyio.fail_after(PATIENCE):
+                await anext(stream)
+                group.cancel_scope.cancel()
+                with anyio.CancelScope(shield=True):
+                    await a.local_participant.unpublish_track(publication.sid)
+                    async for _ in stream:
+                        pass
+            assert stream.ended
+
+
+@pytest.mark.parametrize(("width", "height"), [(0, 240), (320, 0), (-1, 240)])
+def test_a_picture_without_size_is_refused_before_the_library_sees_it(width: int, height: int) -> None:
+    with pytest.raises(ValueError, match="picture"):
+        VideoSource(width, height)
+    with pytest.raises(ValueError, match="picture"):
+        VideoFrame(data=b"", width=width, height=height)
+
+
+def test_a_picture_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="takes 307200"):
+        VideoFrame(data=bytes(100), width=320, height=240)
+
+
+def test_a_source_that_is_not_published_takes_no_picture() -> None:
+    with pytest.raises(RoomError, match="not published"):
+        VideoSource(320, 240).capture_frame(VideoFrame.of(two_halves()))
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_bitrate": 1}, {"max_framerate": 30}, {"max_bitrate": 0, "max_framerate": 30}]
+)
+def test_options_that_the_library_would_ignore_or_choke_on_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="frame"):
+        VideoOptions(**options)
