@@ -28,7 +28,6 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from .. import __version__, events
@@ -688,8 +687,6 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._answering -= 1
         if self._asking.get(job.id) is scope:
             del self._asking[job.id]
-        # A handler that never waited does not know that start() was cancelled meanwhile: its yes would be taken back.
-        await anyio.lowlevel.checkpoint_if_cancelled()
         if scope.cancelled_caught:
             self.log.warning("on_job_request did not answer for job %s in time; declined", job.id)
             return

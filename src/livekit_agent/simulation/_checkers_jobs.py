@@ -168,14 +168,15 @@ def _at_or_just_after(t: float, deadline: float) -> bool:
 
 
 class J9_no_yes_after_stop(Checker):
-    """No job is accepted after the stop was called, an offer in flight included."""
+    """No job is accepted after stop() was called, an offer in flight included; nor once a cancelled start() has begun to
+    drain."""
 
     watches = ("say",)
 
     def look(self, note: Note) -> None:
         if note.kind == "answer" and not note.who.startswith("s:"):
             life = self.history.life(note.who)
-            if life.stopping_since <= note.t:
+            if life.stops or life.draining_at is not None:
                 self.judge(not note.data["yes"], f"{note.job} was accepted after the stop")
             elif note.data["yes"]:
                 self.judge(True, "")
