@@ -168,8 +168,8 @@ def _at_or_just_after(t: float, deadline: float) -> bool:
 
 
 class J9_no_yes_after_stop(Checker):
-    """No job is accepted after stop() was called, an offer in flight included; nor once a cancelled start() has begun to
-    drain."""
+    """No job is accepted after stop() was called, an offer in flight included; nor once a cancelled start() has begun
+    to drain."""
 
     watches = ("say",)
 

@@ -328,13 +328,20 @@ _COMPANIONS: Mapping[str, str] = {"draining": "drain", "joining": "join_hangs"}
 #: Faults that mean nothing but in one state.
 _ONLY_WHEN: Mapping[str, str] = {"stop_again": "draining"}
 
+#: States in which a fault finds most to hurt.
+_OFTEN_WHEN: Mapping[str, tuple[str, ...]] = {
+    "cancel": ("running", "joining"),
+    "choke": ("running",),
+    "drain": ("offer in flight", "accepted but not assigned", "running"),
+}
+
 
 def draw_fault(rng: random.Random, kind: str, at: float) -> Fault:
     """A fault of a kind."""
     low, high = FAULT_KINDS[kind].span
     when = rng.choice(STATES) if rng.random() < (0.8 if kind in PAIRED else 0.4) else ""
-    if kind in ("cancel", "choke") and rng.random() < 0.5:
-        when = "running"
+    if kind in _OFTEN_WHEN and rng.random() < 0.5:
+        when = rng.choice(_OFTEN_WHEN[kind])
     return Fault(
         at=at,
         kind=kind,
