@@ -16,6 +16,7 @@ import heapq
 import math
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from .._types import JobMetadata, JobStatus
@@ -25,9 +26,11 @@ from ..protocol import (
     ConnectionClosed,
     Event,
     GiveUp,
+    Input,
     JobAssigned,
     JobBook,
     JobOffered,
+    JobRecord,
     JobStage,
     JobTerminated,
     Lifecycle,
@@ -38,9 +41,10 @@ from ..protocol import (
     report_status,
     worker_token,
 )
+from ._frames import FrameReader
 from ._scenario import TYPES, Fault, JobPlan, Scenario, WorkerPlan
 from ._tap import Tap, who_am_i
-from ._trace import Trace
+from ._trace import Trace, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,9 +98,9 @@ class CoreWorld:
         self._serial += 1
         heapq.heappush(self._heap, (when, self._serial, action))
 
-    def note(self, who: str, what: str, kind: str = "", **data: str | int | float) -> None:
+    def note(self, who: str, what: str, kind: str = "", job: str = "", **data: Value) -> None:
         """Write into the trace."""
-        self.trace.note(self.now, who, what, kind, "", **data)
+        self.trace.note(self.now, who, what, kind, job, **data)
 
     def run(self) -> None:
         """Live through the scenario."""
@@ -105,6 +109,7 @@ class CoreWorld:
         try:
             self._start_server()
             for worker in self.workers:
+                self.note(worker.life, "worker", "started", **asdict(worker.plan))
                 self.at(worker.plan.starts_at, worker.dial)
             for number, job in enumerate(scenario.jobs):
                 self.at(job.at, lambda number=number, job=job: self._launch(number, job))
@@ -117,7 +122,9 @@ class CoreWorld:
         finally:
             SignalConnection.tracer = None
         for worker in self.workers:
-            self.note(f"w{worker.index}.1", "converged", "available" if worker.registered else "disconnected")
+            self.note(worker.life, "converged", "available" if worker.registered else "disconnected")
+        converged = all(worker.registered for worker in self.workers)
+        self.note("world", "act", "converged" if converged else "not converged")
         self.note("world", "end", tasks_left=0, rooms_left=0)
 
     def _live_until(self, until: float) -> None:
@@ -153,7 +160,7 @@ class CoreWorld:
                 self.at(due, lambda server=server: self._server_timeout(server))
 
     def _server_timeout(self, server: DispatchCore) -> None:
-        if server is self.server and self.now >= server.next_deadline():
+        if server is self.server:
             server.handle_timeout(self.now, self.wall())
             self.settle()
 
@@ -255,12 +262,18 @@ class _Pipe:
         self.world = world
         self.worker = worker
         self.link = link
+        self.label = worker.label
         self.open = True
         self.stall_until = -math.inf
         self._last = {"up": 0.0, "down": 0.0}
+        self._sent = {"up": FrameReader(server=False), "down": FrameReader(server=True)}
+        self._arrived = {"up": FrameReader(server=False), "down": FrameReader(server=True)}
 
     def _send(self, way: str, data: bytes, deliver: Callable[[bytes], None]) -> None:
         world = self.world
+        for kind in self._sent[way].feed(data):
+            if kind in ("close", "ping", "pong"):
+                world.note(self.label if way == "up" else f"s:{self.label}", "frame", kind)
         for piece in world.pieces(data):
             arrival = max(self._last[way], world.now + world.rng.uniform(0, world.latency), self.stall_until)
             self._last[way] = arrival
@@ -272,6 +285,9 @@ class _Pipe:
         if self.world.now < self.stall_until:
             self.world.at(self.stall_until, lambda: self._arrive(way, piece, deliver))
             return
+        kinds = self._arrived[way].feed(piece)
+        self.world.note("net", "deliver", way, connection=self.label, bytes=len(piece), kinds=kinds)
+        who_am_i.set(self.label)
         deliver(piece)
 
     def worker_wrote(self, data: bytes) -> None:
@@ -300,6 +316,8 @@ class _Pipe:
         if not self.open:
             return
         self.open = False
+        self.world.note("net", "broken", "reset", connection=self.label)
+        who_am_i.set(self.label)
         if self.world.server is not None:
             self.world.server.receive_eof(self.link, self.world.now, self.world.wall())
             self.world.settle()
@@ -313,7 +331,11 @@ class _CoreWorker:
         self.world = world
         self.index = index
         self.plan = plan
+        self.life = f"w{index}.1"
+        self.label = self.life
+        """``w0.1#2`` for its second connection."""
         self.book = JobBook(plan.max_jobs)
+        self.book.on_change = self._note_change
         self.lifecycle = Lifecycle(random.Random(f"worker:{world.scenario.seed}:{index}"))
         self.core: WorkerConnection | None = None
         self.pipe: _Pipe | None = None
@@ -323,6 +345,9 @@ class _CoreWorker:
         self._dials = 0
         self._due = math.inf
 
+    def _note_change(self, record: JobRecord, change: Input) -> None:
+        self.world.note(self.life, "stage", change.name.lower(), record.job_id, now=record.stage.name.lower())
+
     def dial(self) -> None:
         """Connect."""
         world = self.world
@@ -330,7 +355,9 @@ class _CoreWorker:
             self._retry(None)
             return
         self._dials += 1
-        who_am_i.set(f"w{self.index}.1#{self._dials}")
+        self.label = f"{self.life}#{self._dials}"
+        who_am_i.set(self.label)
+        world.note(self.label, "dial")
         self.core = SignalConnection.worker(
             host="sim",
             target="/agent",
@@ -364,7 +391,7 @@ class _CoreWorker:
         core, pipe, world = self.core, self.pipe, self.world
         assert core is not None
         assert pipe is not None
-        who_am_i.set(f"w{self.index}.1#{self._dials}")
+        who_am_i.set(self.label)
         while events := core.events():
             for event in events:
                 self._hear(event)
@@ -385,8 +412,9 @@ class _CoreWorker:
         return self.world.now + self.world.latency
 
     def _timeout(self, core: WorkerConnection) -> None:
-        if core is self.core and self.world.now >= core.next_deadline():
-            core.handle_timeout(self.world.now)
+        if core is self.core:
+            who_am_i.set(self.label)
+            core.handle_timeout(self.world.now)  # harmless when the deadline has moved; then it is set anew
             self._settle()
 
     def _hear(self, event: Event) -> None:
@@ -394,6 +422,7 @@ class _CoreWorker:
             case Registered():
                 self.id, self.registered = event.worker_id, True
                 self.lifecycle.registered(self.world.now)
+                self.world.note(self.life, "event", "registered", reconnect=self._dials > 1)
             case JobOffered():
                 self._answer(event.job.id, *event.job.metadata.split(" "))
             case JobAssigned():
@@ -417,6 +446,7 @@ class _CoreWorker:
 
     def _accept_late(self, job_id: str, core: WorkerConnection) -> None:
         if core is self.core:
+            who_am_i.set(self.label)
             core.accept(job_id, JobMetadata(), self.world.now)
             self._settle()
 
@@ -431,10 +461,12 @@ class _CoreWorker:
         if record is not None and record.stage in (JobStage.ASSIGNED, JobStage.RUNNING, JobStage.TERMINATING):
             self._report(job_id, status)
             self.book.release(job_id)
+            self.world.note(self.life, "event", "job_ended", job_id, status=status.name, reason="", leaves=())
             if self.core is not None:
                 self._settle()
 
     def _report(self, job_id: str, status: JobStatus) -> None:
+        who_am_i.set(self.label)
         if self.core is None:
             report_status(self.book, job_id, status, "")
         else:
@@ -443,6 +475,14 @@ class _CoreWorker:
     def _retry(self, error: Exception | None) -> None:
         verdict = self.lifecycle.lost(error, self.world.now, jobs_running=False)
         delay = 1.0 if isinstance(verdict, GiveUp) else verdict.delay
+        self.world.note(
+            self.life,
+            "event",
+            "connection_lost",
+            error="" if error is None else type(error).__name__,
+            retry_in=delay,
+            retry_after=None,
+        )
         self.world.at(self.world.now + delay, self.dial)
 
 

@@ -1,4 +1,4 @@
-"""Running scenarios: one run of engine (b), its verdict as a value."""
+"""Running scenarios on either engine: one run, its verdict as a value."""
 
 from __future__ import annotations
 
@@ -8,14 +8,20 @@ from dataclasses import dataclass, field
 
 from ..runtime._outcome import only_leaf
 from ._checkers import CHECKERS, Checker, Jury, Violation
+from ._cores import CoreWorld
 from ._goals import reached
+from ._recorder import recorded
 from ._runtime import run_virtual
 from ._scenario import Scenario
 from ._shields import watched_shields
 from ._trace import Trace
 from ._world import World
 
-__all__ = ["Verdict", "simulate"]
+__all__ = ["CORES", "Verdict", "simulate"]
+
+CORES = "cores"
+"""In place of a backend: engine (a), core against core without an event loop.  Faults that need streams, tasks or rooms
+do not strike there, and what only those show is not judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,15 +47,20 @@ class Verdict:
 
 
 def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence[type[Checker]] = CHECKERS) -> Verdict:
-    """Live through a scenario and judge it."""
+    """Live through a scenario and judge it.  ``backend``: ``asyncio``, ``trio``, or :data:`CORES`."""
     trace = Trace()
     jury = Jury(scenario, checkers)
     trace.observe(jury.see)
-    world = World(scenario, trace, backend)
     crash = ""
     try:
-        with watched_shields(backend, world.on_shield):
-            run_virtual(world.run, backend=backend, seed=scenario.scheduler_seed, on_step=trace.step)
+        if backend == CORES:
+            cores = CoreWorld(scenario, trace)
+            with recorded(cores.note):
+                cores.run()
+        else:
+            world = World(scenario, trace, backend)
+            with watched_shields(backend, world.on_shield):
+                run_virtual(world.run, backend=backend, seed=scenario.scheduler_seed, on_step=trace.step)
     except Exception as exc:
         # The search's boundary: whatever came out of the run is a finding, not the end of the search.
         crash = "".join(traceback.format_exception(exc))
