@@ -104,13 +104,15 @@ _ALL = (
     # ------------------------------------------------------------------------------------ places
     _mutant(
         "reservation_leaked",
-        "the reservation of an offer that was not assigned in time stays counted",
-        "T1 S1 J7 W8",
-        Line(
-            _BOOK + "change",
-            "self._reserved += is_reserved - was_reserved",
-            "self._reserved += is_reserved - (was_reserved and event is not Input.EXPIRE)",
-        ),
+        "the place of a job that was promised and not assigned in time stays taken",
+        "W13",
+        Line(_BOOK + "change", "if record.stage is JobStage.LAPSED:", "if event is Input.LOST:"),
+    ),
+    _mutant(
+        "promise_leaked_with_its_connection",
+        "the place of a job that was promised on a connection that broke stays taken",
+        "W13",
+        Line(_BOOK + "change", "if record.stage is JobStage.LAPSED:", "if event is Input.EXPIRE:"),
     ),
     _mutant(
         "place_taken_at_assignment",
@@ -134,17 +136,6 @@ _ALL = (
         "J6 W3",
         Line(_WORKER + "job_abandoned", "self._tell_end(job)", "self._book.release(job.job.id); self._tell_end(job)"),
     ),
-    _mutant(
-        "full_not_told",
-        "a worker without a free place does not say FULL",
-        "W13",
-        Line(
-            _WORKER_SIDE + "_send_standing",
-            "self._draining or self._policy_full or self._book.full",
-            "self._draining or self._policy_full",
-        ),
-        Line(_WORKER_SIDE + "_send_standing", "1.0 if self._book.full else self._load", "self._load"),
-    ),
     # ------------------------------------------------------------------------------------ offers and assignments
     _mutant(
         "drain_accepts_in_flight",
@@ -153,12 +144,6 @@ _ALL = (
         Line(_WORKER_SIDE + "accept", "self._draining or self._book.full", "self._book.full"),
         Line(_WORKER_SIDE + "drain", "for record in self._book.offered():", "for record in ():"),
         Line(_WORKER + "_begin_drain", "if self._intake is not None:", "if False:"),
-    ),
-    _mutant(
-        "promise_outlives_connection",
-        "an accepted job whose connection was lost still counts as promised",
-        "T1 S1 J7 W4",
-        Row("protocol._state:JOB", (JobStage.ACCEPTED, Input.LOST), GONE),
     ),
     _mutant(
         "offer_outlives_connection",
@@ -227,8 +212,8 @@ _ALL = (
         Line(_WORKER_SIDE + "_on_registered", "_codec.migrate(live)", "_codec.migrate(live[1:] or live)"),
     ),
     _mutant(
-        "migrate_names_promised_jobs_only_once",
-        "the live jobs are named at the second registration only",
+        "migrate_forgotten_in_time",
+        "from the fourth connection on the live jobs are not named at a registration",
         "W11",
         Line(
             _WORKER_SIDE + "_on_registered",
@@ -325,16 +310,10 @@ _ALL = (
         "an agent that was removed is said to have lost its room",
         "S3",
         Line(
-            _JOB + "_watch_room",
+            _JOB + "_room_ended",
             "_ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST)",
             "CancelReason.ROOM_LOST if closed.reason == 4 else _ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST)",
         ),
-    ),
-    _mutant(
-        "grace_not_kept",
-        "a handler that takes its time to end is not given up while its worker is registered anew",
-        "T1 S1 S6 J7",
-        Line(_JOB + "_abandon", "if self._phase is Phase.OVER or self.stuck:", "if self._host._connections > 1:"),
     ),
     _mutant(
         "error_takes_siblings_along",
@@ -378,12 +357,6 @@ _ALL = (
             "math.nextafter(self._heap[0][0], math.inf) if",
             "self._heap[0][0] if",
         ),
-    ),
-    _mutant(
-        "stop_during_backoff_waits",
-        "a stop with promised jobs waits for their connection to come back",
-        "T1 S1 J7",
-        Line(_WORKER + "_busy", "self._book.reserved > 0 or", "self._book.reserved > 0 or self._session is None or"),
     ),
     _mutant(
         "retry_too_early",

@@ -325,7 +325,8 @@ class W12_heartbeat(Checker):
 
 
 class W13_honest_load(Checker):
-    """UpdateWorkerStatus has a load in [0, 1], says FULL exactly when no job is wanted, and is not repeated."""
+    """UpdateWorkerStatus has a load in [0, 1], counts the jobs that hold a place, says FULL exactly when no job is
+    wanted, and is not repeated."""
 
     watches = ("say",)
 
@@ -341,6 +342,7 @@ class W13_honest_load(Checker):
         assert isinstance(load, float | int)
         assert isinstance(count, int)
         self.judge(0 <= load <= 1, f"load {load}")
+        self.judge(count == life.places, f"{count} jobs counted, {life.places} hold a place")
         wanted = count < life.max_jobs and not data["draining"] and not life.refused
         self.judge(data["full"] is (not wanted) or load >= 1, f"full is {data['full']} with {count} of {life.max_jobs}")
         last = self._last.get(note.who)
