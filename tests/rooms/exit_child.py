@@ -45,5 +45,7 @@ async def main(mode: str, url: str, token: str) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever started the tests may have been started with SIGINT ignored, as shells do for what runs in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     mode, backend, url, token = sys.argv[1:]
     anyio.run(main, mode, url, token, backend=backend)
