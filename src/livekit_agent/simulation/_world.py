@@ -244,8 +244,8 @@ class World:
 
     @staticmethod
     def _settled(seat: Seat) -> bool:
-        if seat.gone:
-            return True
+        if seat.gone or (seat.barred and seat.worker is not None and seat.worker.jobs):
+            return True  # refused for good: gone, or as long as its jobs run it keeps trying for their statuses
         return seat.worker is not None and bool(seat.worker.worker_id) and not seat.worker.draining
 
     async def _lull(self) -> None:
