@@ -1,10 +1,13 @@
-"""Mutation testing of the pure core: every small change of its code must make a fast protocol test fail.
+"""Many mutants in one run of pytest: mutation testing of the pure core, and the named mutants under ordinary tests.
 
-``python -m pytest -p tests.mutants.mutation tests/protocol --sample 100 [--only _jobs] --survivors FILE``
+``python -m pytest -p tests.mutants.mutation tests/protocol --sample 100 [--only _jobs] --verdicts FILE``
+    every small change of the core's code must make a fast protocol test fail;
+``python -m pytest -p tests.mutants.mutation tests/protocol tests/runtime --named all --verdicts FILE``
+    which of the named mutants live through the tests without simulation.
 
-A pytest plugin, because starting pytest anew for each of a thousand mutants takes longer than the tests: the tests are
+A pytest plugin, because starting pytest anew for each of hundreds of mutants takes longer than the tests: the tests are
 collected once, then each mutant gets a fork of this process, in which one function gets other code (or a table loses a
-row) and the tests run until the first fails.  A fork that outlives its time counts as killed.
+row) and the tests run until the first fails.  What hangs is killed by the time-out that every test has.
 
 What is changed: comparisons, ``and``/``or``, ``not``, arithmetic, numbers, texts, True/False, conditions of ifs and
 whiles, returned values; a statement that is a call, an assignment to an attribute or a ``del`` is left out.
@@ -17,18 +20,18 @@ import ast
 import importlib
 import os
 import random
-import signal
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
+from .catalog import MUTANTS
+
 MODULES = ("_state", "_jobs", "_lifecycle", "_timers", "_codec")
-_SECONDS = 120
 
 _COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -108,7 +111,7 @@ class Change:
 
     where: str
     told: str
-    apply: Callable[[], None]
+    apply: Callable[[], object]
 
 
 def changes_of(module: ModuleType) -> Iterator[Change]:
@@ -180,51 +183,69 @@ def _drop(row: dict[Any, Any], key: Any) -> Callable[[], None]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample", type=int, default=0, help="so many mutants, drawn by chance; 0 for all")
     parser.addoption("--only", default="", help="one module")
-    parser.addoption("--survivors", type=Path, help="where to write them")
+    parser.addoption("--named", default="", help="these mutants of the catalog instead, or all")
+    parser.addoption("--verdicts", type=Path, help="where to write who survived, and who was killed by what")
+
+
+def _mutants(option: Callable[[str], Any]) -> list[Change]:
+    if named := option("--named"):
+        chosen = list(MUTANTS) if named == "all" else named.split(",")
+        # Entered and never left: the fork ends with it.
+        return [Change(name, MUTANTS[name].about, MUTANTS[name].applied().__enter__) for name in chosen]
+    modules = [option("--only")] if option("--only") else MODULES
+    mutants = [
+        change for name in modules for change in changes_of(importlib.import_module(f"livekit_agent.protocol.{name}"))
+    ]
+    if option("--sample"):
+        mutants = random.Random(1).sample(mutants, min(option("--sample"), len(mutants)))
+    return mutants
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> bool:
     option = session.config.getoption
-    names = [option("--only")] if option("--only") else MODULES
-    mutants = [
-        change for name in names for change in changes_of(importlib.import_module(f"livekit_agent.protocol.{name}"))
-    ]
-    total = len(mutants)
-    if option("--sample"):
-        mutants = random.Random(1).sample(mutants, min(option("--sample"), total))
-    session.items.sort(key=lambda item: "hypothesis" in item.keywords)  # many examples take long: last
-    survivors: list[str] = []
+    mutants = _mutants(option)
+    lines: list[str] = []
+    survivors = 0
     for number, mutant in enumerate(mutants, 1):
-        killed = _killed(session, mutant)
-        if not killed:
-            survivors.append(f"{mutant.where}  {mutant.told}")
-        verdict = "killed" if killed else "SURVIVED"
-        os.write(2, f"{number}/{len(mutants)} {verdict} {mutant.where} {mutant.told}\n".encode())
-        if option("--survivors"):
-            score = 100 * (number - len(survivors)) / number
-            head = f"{number - len(survivors)} of {number} killed, {score:.1f} %; {total} mutants in all\n"
-            option("--survivors").write_text(head + "\n".join(survivors) + "\n")
+        killer = _killer(session, mutant)
+        survivors += not killer
+        lines.append(f"{'killed' if killer else 'SURVIVED'}\t{mutant.where}\t{mutant.told}\t{killer}")
+        os.write(2, f"{number}/{len(mutants)} {lines[-1]}\n".encode())
+        if option("--verdicts"):
+            head = f"{number - survivors} of {number} killed, {100 * (number - survivors) / number:.1f} %\n"
+            option("--verdicts").write_text(head + "\n".join(lines) + "\n")
     return True
 
 
-def _killed(session: pytest.Session, mutant: Change) -> bool:
+def _killer(session: pytest.Session, mutant: Change) -> str:
+    """The first test that fails under a mutant; empty if none does."""
+    told, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.alarm(_SECONDS)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        os.dup2(null, 2)
-        try:
-            mutant.apply()
-            reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-            session.config.pluginmanager.unregister(reporter)
-            for index, item in enumerate(session.items):
-                following = session.items[index + 1] if index + 1 < len(session.items) else None
-                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-                if session.testsfailed:
-                    os._exit(1)
-            os._exit(0)
-        except BaseException:
-            os._exit(1)
-    return os.waitpid(child, 0)[1] != 0
+        _be_mutant(session, mutant, tell)
+    os.close(tell)
+    with os.fdopen(told) as pipe:
+        killer = pipe.read()
+    status = os.waitpid(child, 0)[1]
+    return killer or ("the process died" if status else "")
+
+
+def _be_mutant(session: pytest.Session, mutant: Change, tell: int) -> NoReturn:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    try:
+        mutant.apply()
+        plugins = session.config.pluginmanager
+        plugins.unregister(plugins.get_plugin("terminalreporter"))
+        for index, item in enumerate(session.items):
+            following = session.items[index + 1] if index + 1 < len(session.items) else None
+            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+            if session.testsfailed:
+                os.write(tell, item.nodeid.encode())
+                os._exit(1)
+        os._exit(0)
+    except BaseException as exc:
+        os.write(tell, f"{type(exc).__name__} outside any test".encode())
+        os._exit(1)
