@@ -81,3 +81,34 @@ def contracts(session: nox.Session) -> None:
     session.install("-e", ".[dev]", *CONSTRAINTS)
     session.run("python", "tests/e2e/foreign/install.py")
     session.run("python", "docs/contracts_table.py")
+
+
+@nox.session(python="3.12")
+def mutants(session: nox.Session) -> None:
+    """Search for the named mutants by simulation, within 2,000 seeds each; writes docs/proof/mutants.md."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("python", "-m", "tests.mutants.search", *session.posargs)
+
+
+@nox.session(python="3.12")
+def survivors(session: nox.Session) -> None:
+    """Which of the named mutants live through the tests without simulation; writes docs/proof/mutants.md."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    command = ("python", "-m", "pytest", "-p", "tests.mutants.mutation", "--named", "all", "-q", "-p", "no:randomly")
+    session.run(*command, "--verdicts", "docs/proof/survivors.tsv", "tests/protocol", "tests/runtime")
+    session.run("python", "-m", "tests.mutants.table")
+
+
+@nox.session(python="3.12")
+def mutation(session: nox.Session) -> None:
+    """Mutation testing of the pure core with the protocol tests; ``-- --sample 100`` for a part of it."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    command = ("python", "-m", "pytest", "-p", "tests.mutants.mutation", "-q", "-p", "no:randomly", "tests/protocol")
+    session.run(*command, "--verdicts", "docs/proof/mutation.tsv", *session.posargs)
+
+
+@nox.session(python="3.12")
+def fuzz(session: nox.Session) -> None:
+    """Ten minutes of coverage-guided fuzzing for each target (Linux); ``-- --seconds 60 tokens`` for less."""
+    session.install("-e", ".[dev]", "atheris>=3.0,<4", *CONSTRAINTS)
+    session.run("python", "-m", "tests.fuzz.run", *session.posargs)
