@@ -342,8 +342,12 @@ class W13_honest_load(Checker):
         assert isinstance(load, float | int)
         assert isinstance(count, int)
         self.judge(0 <= load <= 1, f"load {load}")
-        # A stuck job's place is freed when its task has ended, some steps after its handler's last word.
-        leaving = sum(1 for job in life.jobs.values() if job.over is not None and job.out and job.out[-1].t == note.t)
+        # A stuck job's place is freed when its task has ended: after its handler's last word come late clean-ups.
+        leaving = sum(
+            1
+            for job in life.jobs.values()
+            if job.over is not None and job.out and (job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned))
+        )
         honest = life.places <= count <= life.places + leaving
         self.judge(honest, f"{count} jobs counted, {life.places} hold a place")
         wanted = count < life.max_jobs and not data["draining"] and not life.refused
