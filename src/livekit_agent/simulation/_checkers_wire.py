@@ -346,7 +346,10 @@ class W13_honest_load(Checker):
         leaving = sum(
             1
             for job in life.jobs.values()
-            if job.over is not None and job.out and (job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned))
+            if job.over is not None
+            and job.out
+            and job.out[-1].t > job.over.t
+            and (job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned))
         )
         honest = life.places <= count <= life.places + leaving
         self.judge(honest, f"{count} jobs counted, {life.places} hold a place")
