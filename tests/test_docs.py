@@ -131,7 +131,7 @@ def fenced(text: str, mark: str) -> str:
 
 def test_the_readme_has_two_commands_that_do_all_the_setting_up() -> None:
     text = (ROOT / "README.md").read_text()
-    for name, last in (("demo", ".venv/bin/livekit-agent demo"), ("test", ".venv/bin/pytest -q")):
+    for name, last in (("demo", ".venv/bin/livekit-agent demo"), ("test", ".venv/bin/pytest -q -n auto")):
         (command,) = fenced(text, f"ci: {name} command").splitlines()
         assert command.startswith("$ python3 -m venv .venv && .venv/bin/pip install ")
         assert command.endswith(last)
