@@ -61,7 +61,40 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
                 yield from commands(child, f"{path} {name}")
 
 
-PARTS: dict[str, Callable[[], str]] = {"settings": settings, "bounds": bounds, "command line": command_line}
+def rooms_elsewhere(file: str) -> str:
+    """What became of the names of another client or of the library, as tests/rooms/test_coverage.py checks it."""
+    sys.path.insert(0, str(DOCS.parent / "tests" / "rooms"))
+    from coverage_tables import sections, table
+
+    parts: list[str] = []
+    for name, rows in sections(table(file)):
+        parts.append(f"### {_TITLES.get(name, name.rpartition('.')[2])}\n\n| there | here | |\n|---|---|---|")
+        for row in rows.values():
+            key = "everything" if row.key == "*" else f"`{row.key}`"
+            here = ", ".join(f"`{name}`" for name in row.names) or (
+                "not here yet" if row.out == "planned" else "not here"
+            )
+            parts.append(f"| {key} | {here} | {row.note or row.out.replace('planned', '')} |")
+        parts.append("")
+    return "\n".join(parts).rstrip()
+
+
+_TITLES = {
+    "names": "The names",
+    "requests": "Requests",
+    "events": "Events",
+    "room_events": "Room events",
+    "request_fields": "Fields of requests that are made",
+}
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings,
+    "bounds": bounds,
+    "command line": command_line,
+    "livekit rtc": lambda: rooms_elsewhere("livekit_rtc"),
+    "livekit client": lambda: rooms_elsewhere("livekit_client"),
+    "native library": lambda: rooms_elsewhere("library"),
+}
 
 
 def generated(text: str) -> str:

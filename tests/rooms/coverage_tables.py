@@ -1,0 +1,108 @@
+"""The tables of what there is and where it went: ``coverage/*.toml``, and how to look a name of ours up.
+
+A row is a public name of ours (several, with commas), or ``{ as = name, note = … }``, or ``{ out = reason }``; the
+reason ``planned`` says that it will come.  A name is looked for in ``livekit_agent.rooms``, then in ``livekit_agent``;
+``Class.method(argument)`` means that argument.  A row ``"*"`` stands for the whole section.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TABLES = Path(__file__).parent / "coverage"
+TESTS = Path(__file__).parent
+
+
+class Row(NamedTuple):
+    """What became of one name of theirs."""
+
+    key: str
+    names: tuple[str, ...]
+    note: str
+    out: str
+
+    @property
+    def used(self) -> bool:
+        return bool(self.names)
+
+
+@cache
+def table(file: str) -> dict[str, Any]:
+    return tomllib.loads((TABLES / f"{file}.toml").read_text())
+
+
+def rows(section: dict[str, Any]) -> dict[str, Row]:
+    return {key: row(key, value) for key, value in section.items()}
+
+
+def row(key: str, value: str | dict[str, str]) -> Row:
+    if isinstance(value, str):
+        value = {"as": value}
+    unknown = value.keys() - {"as", "note", "out"}
+    assert not unknown, f"{key}: {unknown}"
+    return Row(
+        key, tuple(re.split(r",\s+", value["as"])) if "as" in value else (), value.get("note", ""), value.get("out", "")
+    )
+
+
+def sections(data: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Row]]]:
+    """Every section of a table: its dotted name and its rows."""
+    for key, value in data.items():
+        if not isinstance(value, dict):
+            continue
+        if any(isinstance(inner, str) or {"as", "out"} & inner.keys() for inner in value.values()):
+            yield f"{path}{key}", rows(value)
+        else:
+            yield from sections(value, f"{path}{key}.")
+
+
+def exists(name: str) -> bool:
+    """Whether that public name, and its argument if one is named, is there."""
+    import livekit_agent
+    import livekit_agent.events
+    import livekit_agent.rooms
+
+    path, _, argument = name.rstrip(")").partition("(")
+    first, *rest = path.split(".")
+    found: Any = getattr(livekit_agent.rooms, first, None) or getattr(livekit_agent, first, None)
+    for part in rest:
+        if found is None:
+            return False
+        found = getattr(found, part, None) or (found if has_attribute(found, part) else None)
+    return found is not None and (not argument or argument in inspect.signature(found).parameters)
+
+
+def has_attribute(cls: Any, name: str) -> bool:
+    """Whether instances of it get that attribute when they are made."""
+    if name in getattr(cls, "__dataclass_fields__", {}) or name in vars(cls):
+        return True
+    if inspect.isclass(cls) and any(name in vars(base).get("__annotations__", {}) for base in cls.__mro__):
+        return True
+    return inspect.isclass(cls) and any(
+        f"self.{name} = " in source or f"self.{name}: " in source
+        for base in cls.__mro__
+        if base.__module__.startswith("livekit_agent")
+        for source in [inspect.getsource(base)]
+    )
+
+
+@cache
+def tests_of(file: str) -> frozenset[str]:
+    tree = ast.parse((TESTS / f"test_{file}.py").read_text())
+    return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_exists(proof: str) -> bool:
+    """``file::name``: a test function of tests/rooms/test_FILE.py, named without its ``test_``."""
+    file, _, name = proof.partition("::")
+    return (TESTS / f"test_{file}.py").exists() and f"test_{name}" in tests_of(file)
+
+
+test_exists.__test__ = False  # type: ignore[attr-defined]
