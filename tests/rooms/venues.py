@@ -70,6 +70,9 @@ class Venue:
     async def send(self, data: bytes, topic: str, to: tuple[str, ...] = ()) -> None:
         raise NotImplementedError
 
+    async def mute(self, identity: str, track_sid: str) -> None:
+        raise NotImplementedError
+
     async def present(self) -> list[str]:
         raise NotImplementedError
 
@@ -110,6 +113,9 @@ class MemoryVenue(Venue):
     async def send(self, data: bytes, topic: str, to: tuple[str, ...] = ()) -> None:
         self.rooms.send_data(self.room, data, topic=topic, destination_identities=to)
 
+    async def mute(self, identity: str, track_sid: str) -> None:
+        assert self.rooms.mute_track(self.room, identity, track_sid)
+
     async def present(self) -> list[str]:
         return [person.identity for person in self.rooms.participants(self.room)]
 
@@ -147,6 +153,13 @@ class NativeVenue(Venue):
 
     async def send(self, data: bytes, topic: str, to: tuple[str, ...] = ()) -> None:
         await self.api.rooms.send_data(self.room, data, topic=topic, destination_identities=to)
+
+    async def mute(self, identity: str, track_sid: str) -> None:
+        from livekit.protocol import room as pb
+
+        request = pb.MuteRoomTrackRequest(room=self.room, identity=identity, track_sid=track_sid, muted=True)
+        grant = {"roomAdmin": True, "room": self.room}
+        await self.api.call("RoomService", "MutePublishedTrack", request, pb.MuteRoomTrackResponse, grant)
 
     async def present(self) -> list[str]:
         return [person.identity for person in await self.api.rooms.participants(self.room)]

@@ -188,10 +188,11 @@ class TrackGone(LedgerEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackMuteChanged(LedgerEvent):
-    """A track was muted or unmuted."""
+    """A track was muted or unmuted, by its publisher or by the server."""
 
     participant: ParticipantRecord
     track: TrackRecord
+    by_server: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -515,7 +516,7 @@ class RoomLedger:
         self._emit(TrackGone(room=home.record, participant=after, track=track))
         return True
 
-    def mute(self, sid: str, track_sid: str, muted: bool) -> bool:
+    def mute(self, sid: str, track_sid: str, muted: bool, *, by_server: bool = False) -> bool:
         """A track is muted or unmuted.  False if there is none; nothing is reported if it was so already."""
         home, person = self._require(sid)
         track = _track(person, track_sid)
@@ -526,7 +527,7 @@ class RoomLedger:
             tracks = tuple(changed if other is track else other for other in person.tracks)
             after = replace(person, tracks=tracks)
             self._put(home, after)
-            self._emit(TrackMuteChanged(room=home.record, participant=after, track=changed))
+            self._emit(TrackMuteChanged(room=home.record, participant=after, track=changed, by_server=by_server))
         return True
 
     # --- data and what is heard -----------------------------------------------------------------------------------

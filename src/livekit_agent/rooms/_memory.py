@@ -367,7 +367,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
     def mute_track(self, room: str, identity: str, track_sid: str, muted: bool = True) -> bool:
         """Mute somebody's track.  False if there is none."""
         person = self.ledger.participant(room, identity)
-        found = person is not None and self.ledger.mute(person.sid, track_sid, muted)
+        found = person is not None and self.ledger.mute(person.sid, track_sid, muted, by_server=True)
         self.settle()
         return found
 

@@ -21,6 +21,7 @@ from .._errors import RoomError
 from ._enums import TrackKind
 from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame
 from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged
+from ._memory_speakers import Speakers
 from ._pcm import Converter
 from ._proto import audio, ffi, handle, video
 from ._proto import track as track_pb
@@ -124,6 +125,7 @@ class MediaHub:
         self._sources: dict[str, AudioSourceState | VideoSourceState] = {}  # by track sid
         self._muted: dict[str, None] = {}
         self._streams: dict[_Stream, None] = {}
+        self.speakers = Speakers(rooms)
         self._origin: float | None = None
         self._ticks = 0
 
@@ -137,27 +139,40 @@ class MediaHub:
         """How many streams are open."""
         return len(self._streams)
 
-    def publish(self, sid: str, source: AudioSourceState | VideoSourceState | None) -> None:
+    def publish(self, sid: str, source: AudioSourceState | VideoSourceState | None, room: str, identity: str) -> None:
         """A track has a source."""
         if source is not None:
             self._sources[sid] = source
+            self.speakers.publish(sid, room, identity)
+
+    def play(self, source: AudioSourceState, sound: bytes) -> None:
+        """A source has got this much more to play."""
+        if self.running:
+            source.sound += sound
+        for sid, other in self._sources.items():
+            if other is source and sid not in self._muted:
+                self.speakers.hear(sid, sound)
 
     def hear(self, event: LedgerEvent) -> None:
         """A track is over, muted or unmuted."""
         if isinstance(event, TrackMuteChanged):
             self._mute(event.track.sid, event.track.muted)
         elif isinstance(event, TrackGone):
-            self._sources.pop(event.track.sid, None)
-            self._muted.pop(event.track.sid, None)
+            self._forget(event.track.sid)
         elif isinstance(event, ParticipantGone):
             for track in event.participant.tracks:
-                self._sources.pop(track.sid, None)
-                self._muted.pop(track.sid, None)
+                self._forget(track.sid)
+
+    def _forget(self, sid: str) -> None:
+        self._sources.pop(sid, None)
+        self._muted.pop(sid, None)
+        self.speakers.forget(sid)
 
     def _mute(self, sid: str, muted: bool) -> None:
         """A track's sound is silence from now on, or no longer."""
         if muted:
             self._muted[sid] = None
+            self.speakers.over(sid)
         else:
             self._muted.pop(sid, None)
 
@@ -261,9 +276,8 @@ class MemoryMedia:
         if (frame.sample_rate, frame.num_channels) != (source.sample_rate, source.num_channels):
             self._answer(callback("capture_audio_frame", async_id, "sample_rate and num_channels don't match"))
         else:
-            if self._rooms.media.running:
-                size = SAMPLE_BYTES * frame.num_channels * frame.samples_per_channel
-                source.sound += self._lent[frame.data_ptr][:size]
+            size = SAMPLE_BYTES * frame.num_channels * frame.samples_per_channel
+            self._rooms.media.play(source, self._lent[frame.data_ptr][:size])
             now = self._rooms.now()
             source.plays_until = max(now, source.plays_until) + frame.samples_per_channel / frame.sample_rate
             wait = source.plays_until - now - source.queue_s

@@ -341,7 +341,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
                 self._rooms.later(10.0, lambda: self._answer(callback("publish_track", async_id, text)))
             else:
                 track.sid = record.sid
-                self._rooms.media.publish(record.sid, track.source)
+                self._rooms.media.publish(record.sid, track.source, self.room_name, self._identity)
                 event = callback("publish_track", async_id)
                 publication = event.publish_track.publication
                 publication.handle.CopyFrom(self._give(_Publication(record.sid, self._identity)))
@@ -482,12 +482,16 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
                 self._tell(local_track_unpublished=gone)
             case TrackGone():
                 self._take_back(person, track)
-            case TrackMuteChanged() if track.muted:
-                muted = room_pb.TrackMuted(participant_identity=person.identity, track_sid=track.sid)
-                self._tell(track_muted=muted)
             case TrackMuteChanged():
-                unmuted = room_pb.TrackUnmuted(participant_identity=person.identity, track_sid=track.sid)
-                self._tell(track_unmuted=unmuted)
+                # A server's mute reaches the publisher twice: by itself and with the participant.
+                for _ in range(2 if own and event.by_server else 1):
+                    self._tell_mute(person, track)
+
+    def _tell_mute(self, person: ParticipantRecord, track: TrackRecord) -> None:
+        if track.muted:
+            self._tell(track_muted=room_pb.TrackMuted(participant_identity=person.identity, track_sid=track.sid))
+        else:
+            self._tell(track_unmuted=room_pb.TrackUnmuted(participant_identity=person.identity, track_sid=track.sid))
 
     def _hear_data(self, event: DataSent) -> None:
         if self.sid not in event.receivers:
