@@ -272,6 +272,27 @@ async def test_events_from_other_threads_arrive_in_order() -> None:
     assert got == list(range(1_000))
 
 
+async def test_what_arrives_from_another_thread_is_delivered_where_the_clock_can_be_read() -> None:
+    """A callback has no task by which AnyIO could tell its backend, and the thread's context does not know it."""
+    read: list[float] = []
+    done = anyio.Event()
+
+    def deliver(_: int) -> None:
+        try:
+            read.append(anyio.current_time())
+        finally:
+            done.set()
+
+    mailbox: Mailbox[int] = Mailbox(deliver, post=current_loop().post)
+    before = anyio.current_time()
+    thread = threading.Thread(target=mailbox.put, args=[1])
+    thread.start()
+    with anyio.fail_after(10):
+        await done.wait()
+    thread.join()
+    assert before <= read[0] <= anyio.current_time()
+
+
 def test_a_finished_loop_is_noticed(backend: str) -> None:
     mailboxes: list[Mailbox[int]] = []
     left: list[int] = []

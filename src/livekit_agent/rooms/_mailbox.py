@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio.lowlevel
+from sniffio import current_async_library_cvar
 
 __all__ = ["LoopHandle", "Mailbox", "current_loop"]
 
@@ -38,7 +40,22 @@ def current_loop() -> LoopHandle:
     if run_sync_soon is not None:
         # trio runs what it has accepted even while it shuts down, and raises afterwards.
         return LoopHandle(run_sync_soon, run_sync_soon, lambda: True)
-    return LoopHandle(native.call_soon_threadsafe, native.call_soon, lambda: not native.is_closed())
+    return LoopHandle(_named(native.call_soon_threadsafe), _named(native.call_soon), lambda: not native.is_closed())
+
+
+def _named(call: Callable[..., object]) -> Callable[[Callable[[], object]], object]:
+    """Have what is posted find AnyIO's backend, as a task would.
+
+    AnyIO asks a context variable, then the running task.  A callback has no task, and its context is that of whoever
+    posted it: a thread of the native library's has no such variable, nor has a program under ``asyncio.run``.
+    """
+
+    def post(fn: Callable[[], object]) -> object:
+        context = copy_context()
+        context.run(current_async_library_cvar.set, "asyncio")
+        return call(fn, context=context)
+
+    return post
 
 
 class Mailbox(Generic[T]):
