@@ -16,6 +16,8 @@ import livekit_agent
 from livekit_agent import (
     Config,
     ConfigError,
+    SimpleUniversalHandler,
+    UniversalWorker,
     WorkerOptions,
     get_env,
     get_env_bool,
@@ -188,9 +190,20 @@ def test_recovery_is_refused_until_it_exists() -> None:
     assert "unset" in fault.hint
 
 
-@pytest.mark.parametrize("url", ["ws://127.0.0.1:7880", "http://localhost:7880", "https://h", "wss://h/some/path"])
+@pytest.mark.parametrize(
+    "url", ["ws://127.0.0.1:7880", "http://localhost:7880", "https://h", "wss://h/some/path", "wss://h/?region=eu&x"]
+)
 def test_urls_that_are_fine(url: str) -> None:
-    Config.from_env({**GOOD, "LIVEKIT_URL": url}).validate()
+    config = Config.from_env({**GOOD, "LIVEKIT_URL": url})
+    config.validate()
+    UniversalWorker.from_config(config, SimpleUniversalHandler())
+
+
+def test_a_query_reaches_the_gateway_that_wants_it_and_no_repr() -> None:
+    config = Config.from_env({**GOOD, "LIVEKIT_URL": f"wss://h/lk?tenant={SECRET}"})
+    config.validate()
+    assert repr(config).startswith("Config(url='wss://h/lk?[hidden]', ")
+    assert SECRET not in repr(config)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +217,9 @@ def test_urls_that_are_fine(url: str) -> None:
         ("wss://h /", "not a URL"),
         ("wss://[::1", "not a URL"),
         (f"wss://me:{SECRET}@h", "user name or password"),
-        (f"wss://h/?access_token={SECRET}", "query"),
+        (f"wss://h/?access_token={SECRET}", "holds a token"),
+        ("wss://h/?x=eyJhbGciOiJIUzI1NiJ9.e30.c2ln", "holds a token"),
+        ("wss://h/#part", "fragment"),
     ],
 )
 def test_urls_that_are_not_say_why_and_are_never_quoted(url: str, message: str) -> None:

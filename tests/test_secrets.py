@@ -26,6 +26,7 @@ from livekit_agent import (
     AgentError,
     AuthenticationError,
     Config,
+    ConfigError,
     ConnectionLostError,
     JobMetadata,
     JobStatus,
@@ -283,6 +284,65 @@ async def test_a_join_that_fails_with_the_token_in_the_librarys_message() -> Non
     assert event.status is JobStatus.FAILED
     assert record.status == JobStatus.FAILED
     assert search(texts) == []
+
+
+@pytest.mark.parametrize("where", ["text", "argument", "cause", "group", "config error"])
+async def test_a_connector_that_breaks_with_the_token_in_hand(where: str) -> None:
+    """Somebody else's connector: it knows no RoomConnectError and quotes what it was given, somewhere."""
+
+    class Careless:
+        async def connect(self, url: str, token: str, *, timeout: float = 0) -> Any:
+            quoting = ValueError(f"GET {url}/rtc?access_token={token} failed")
+            match where:
+                case "text":
+                    raise quoting
+                case "argument":
+                    raise OSError(5, {"authorization": token})
+                case "cause":
+                    raise RuntimeError("cannot join") from quoting
+                case "group":
+                    raise ExceptionGroup("two", [quoting, KeyError(token)])
+                case _:
+                    raise ConfigError("no such region") from quoting
+
+    with everything_logged() as texts:
+        async with DispatchServer(api_key=KEY, api_secret=SECRET) as server:
+            rooms: Any = Careless()
+            one = worker(server.url, rooms=rooms)
+            ended = one.events(JobEnded)
+            async with one, server.rooms.join("room", "alice"):
+                event = await anext(ended)
+                record = next(iter(server.jobs.values()))
+            texts += [repr(record), record.error, repr(event)]
+            if where != "config error":  # one of ours is handed on as it is, with the cause that somebody gave it
+                texts += rendered(event.error or Exception())
+    assert (event.status, record.status) == (JobStatus.FAILED, JobStatus.FAILED)
+    assert search(texts) == []
+    assert any("Traceback" in text and "in connect" in text for text in texts), "the author of the connector is told"
+
+
+async def test_a_handlers_own_error_that_quotes_a_token_is_logged_without_it() -> None:
+    token = mint_token(KEY, SECRET, wall=0, video={"roomJoin": True})
+    handler = SimpleUniversalHandler()
+
+    @handler.job_assigned
+    async def assigned(ctx: Any) -> None:
+        def cleanup() -> None:
+            raise ValueError(token)
+
+        ctx.push_cleanup(cleanup)
+        raise ValueError(f"HTTP 401, request headers {{'authorization': 'Bearer {token}'}}")
+
+    with everything_logged() as texts:
+        async with DispatchServer(api_key=KEY, api_secret=SECRET) as server:
+            one = worker(server.url, handler=handler, rooms=server.rooms)
+            ended = one.events(JobEnded)
+            async with one, server.rooms.join("room", "alice"):
+                await anext(ended)
+                texts.append(next(iter(server.jobs.values())).error)
+    assert search(texts) == []
+    assert any("ValueError: HTTP 401" in text and "in assigned" in text for text in texts)
+    assert any("a clean-up failed" in text for text in texts)
 
 
 # ------------------------------------------------------------------------------------------------ redaction

@@ -35,6 +35,13 @@ Layer 1.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import logging
+    from typing import Any
+
+    Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 __all__ = [
     "AgentError",
@@ -62,6 +69,7 @@ __all__ = [
     "StreamError",
     "WorkerError",
     "WorkerNotConnectedError",
+    "log_error",
     "printable",
     "redact",
 ]
@@ -87,6 +95,22 @@ def printable(text: str, limit: int = 300) -> str:
     """Peer text made safe for one line of log or error: redacted, control characters escaped, bounded."""
     clean = _CONTROL.sub(lambda m: repr(m.group())[1:-1], redact(text[: 8 * limit]))
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def log_error(log: Logger, error: BaseException, message: str, *args: object) -> None:
+    """Log an error of somebody else's code with its traceback.
+
+    One that quotes a token (a room connector's often holds the URL that it was given) is logged as redacted text: the
+    exception itself would be formatted by handlers that know nothing of secrets.
+    """
+    import traceback
+
+    text = "".join(traceback.format_exception(error))
+    clean = redact(text)
+    if clean == text:
+        log.error(message, *args, exc_info=error)
+    else:
+        log.error(message + "\n%s", *args, clean)
 
 
 class AgentError(Exception):

@@ -355,7 +355,8 @@ class ShutdownReport:
     cancelled: tuple[str, ...] = ()
     """Jobs that were cancelled at the deadline."""
     stuck: tuple[str, ...] = ()
-    """Jobs whose handler ignored its cancellation; their tasks may still run."""
+    """Jobs whose handler ignored its cancellation, in the job or while asked about its offer; their tasks may still
+    run."""
     statuses_unproven: tuple[str, ...] = ()
     """Jobs whose final status was sent or kept, but not proven to have arrived."""
     elapsed: float = 0.0

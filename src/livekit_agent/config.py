@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from ._bounds import JOBS_MAX, SECRET_FILE_BYTES_MAX
-from ._errors import ConfigError
+from ._errors import ConfigError, redact
 from ._options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Config:
     def __repr__(self) -> str:
         proxy = ", proxy_url=[hidden]" if self.proxy_url else ""
         return (
-            f"Config(url={_without_userinfo(self.url)!r}, api_key={_shown_key(self.api_key)}, "
+            f"Config(url={_without_secrets(self.url)!r}, api_key={_shown_key(self.api_key)}, "
             f"api_secret={'[hidden]' if self.api_secret else '[not set]'}, agent_name={self.agent_name!r}, "
             f"namespace={self.namespace!r}, max_jobs={self.max_jobs}, log_level={self.log_level!r}, "
             f"websocket_debug={self.websocket_debug}{proxy}, ca_file={self.ca_file!r})"
@@ -520,8 +520,10 @@ def _url_faults(config: Config) -> Iterable[ConfigError]:
         yield _fault(config, "url", "no host in it", "write wss://host or ws://127.0.0.1:7880")
     elif parts.username is not None or parts.password is not None:
         yield _fault(config, "url", "it holds a user name or password", "key and secret have variables of their own")
-    elif parts.query or parts.fragment:
-        yield _fault(config, "url", "it has a query or fragment", "only scheme, host, port and path are used")
+    elif parts.fragment:
+        yield _fault(config, "url", "it has a fragment", "only scheme, host, port, path and query are used")
+    elif redact(parts.query) != parts.query:
+        yield _fault(config, "url", "its query holds a token", "the worker mints its own tokens from key and secret")
 
 
 def _credential_faults(config: Config) -> Iterable[ConfigError]:
@@ -597,12 +599,14 @@ def _in_network(host: str, network: str) -> bool:
         return False
 
 
-def _without_userinfo(url: str) -> str:
+def _without_secrets(url: str) -> str:
+    """The URL for a person: user name, password and query, which may be a gateway's key, are hidden."""
     parts = _split(url)
     if parts is None or (url and not parts.hostname):
         return "[not a URL]"
     userinfo, at, _ = parts.netloc.rpartition("@")
-    return url.replace(userinfo + at, "[hidden]@", 1) if at else url
+    shown = url.replace(userinfo + at, "[hidden]@", 1) if at else url
+    return shown.partition("?")[0] + ("?[hidden]" if parts.query else "")
 
 
 def _shown_key(key: str) -> str:

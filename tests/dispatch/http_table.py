@@ -248,6 +248,14 @@ STORY: list[Row] = [
                {"code": "not_found", "msg": "twirp error unknown: participant does not exist"})
         for method in ("GetParticipant", "RemoveParticipant", "UpdateParticipant")
     ),
+    *(
+        _rooms(f"{'mute' if muted else 'unmute'} a track of nobody", "MutePublishedTrack",
+               {"room": "r1", "identity": "x", "track_sid": "TR_x", "muted": muted}, 503,
+               {"code": "unavailable", "msg": "twirp error unknown: no response from servers"})
+        for muted in (True, False)
+    ),
+    _rooms("mute without the grant for that room", "MutePublishedTrack", {"room": "r2", "identity": "x"}, 401,
+           DENIED[1]),
     _rooms("send data", "SendData", {"room": "r1", "data": "aGk=", "kind": "LOSSY"}, answer={}),
     _rooms("send data with a short nonce", "SendData", {"room": "r1", "data": "aGk=", "nonce": "aGk="}, 400,
            {"code": "invalid_argument", "msg": "nonce should be 16-bytes or not present, got: 2 bytes"}),

@@ -90,7 +90,7 @@ async def test_what_needs_media_is_said_to_be_missing() -> None:
     from http_table import ADMIN, JSON, ROOMS
 
     async with server() as embedded, await embedded.memory_connector()(None) as stream:
-        for method in ("MutePublishedTrack", "UpdateSubscriptions", "PerformRpc", "MoveParticipant"):
+        for method in ("UpdateSubscriptions", "ForwardParticipant", "PerformRpc", "MoveParticipant"):
             row = Row(name=method, path=ROOMS + method, headers={**JSON, **ADMIN}, body={"room": "r1"})
             answer = await ask(stream, row)
             assert (answer.status, json.loads(answer.body)["code"]) == (501, "unimplemented")

@@ -13,7 +13,7 @@ import pytest
 from anyio.abc import ByteStream
 from dispatch_world import StreamWorker
 
-from livekit_agent import ConfigError
+from livekit_agent import ConfigError, Job, JobType, SimpleUniversalHandler, UniversalWorker, WorkerOptions
 from livekit_agent._bounds import SERVER_OUTBOX_BYTES_MAX
 from livekit_agent.dispatch import (
     DispatchEvent,
@@ -25,7 +25,7 @@ from livekit_agent.dispatch import (
     WorkerRegistered,
 )
 from livekit_agent.protocol import mint_token
-from livekit_agent.rooms import MemoryRooms
+from livekit_agent.rooms import AudioSource, MemoryRooms
 
 KEY, SECRET = "devkey", "secretsecretsecretsecretsecret32"
 
@@ -495,3 +495,24 @@ async def test_a_hundred_dispatches_at_once_all_run() -> None:
 def test_every_event_of_the_server_is_frozen() -> None:
     for kind in DispatchEvent.__subclasses__():
         assert kind.__dataclass_params__.frozen, kind  # type: ignore[attr-defined]
+
+
+async def test_a_job_offered_after_a_track_was_muted_says_so() -> None:
+    seen: list[Job] = []
+
+    async def request(job: Job) -> bool:
+        seen.append(job)
+        return False
+
+    async with DispatchServer() as server:
+        handler = SimpleUniversalHandler(job_request=request)
+        options = WorkerOptions(agent_name="a", job_type=JobType.PARTICIPANT)
+        worker = UniversalWorker(server.url, server.api_key, server.api_secret, handler, options, rooms=server.rooms)
+        async with worker, server.rooms.join("r", "ada") as ada:
+            source = AudioSource(sample_rate=48_000, num_channels=1)
+            publication = await ada.local_participant.publish_audio(source, name="microphone")
+            assert server.rooms.mute_track("r", "ada", publication.sid)
+            server.create_dispatch("r", "a")
+            await server.wait_for(lambda: seen, 10)
+    (track,) = seen[0].raw.participant.tracks
+    assert (track.sid, track.muted) == (publication.sid, True)

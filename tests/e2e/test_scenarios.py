@@ -25,6 +25,7 @@ from livekit_agent import (
     WorkerStatus,
     events,
 )
+from livekit_agent.api import ApiError
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -417,6 +418,42 @@ async def test_a_wrong_secret_is_fatal_and_says_so(backdrop: Any) -> None:
         text = f"{caught.value!s} {caught.value!r} {caught.value.__notes__}"
         assert wrong not in text
         assert "eyJ" not in text
+
+
+async def test_a_track_is_muted_by_the_server_and_heard_again_only_by_its_publisher(backdrop: Any) -> None:
+    from livekit_agent.rooms import AudioSource
+
+    room = unique("mute")
+    async with backdrop as stage:
+        await stage.create_room(room)
+        async with stage.join(room, "ada") as ada, stage.join(room, "bob") as bob, stage.api() as api:
+            own = ada.subscribe(events.TrackMuted, events.TrackUnmuted)
+            heard = bob.subscribe(events.TrackMuted, events.TrackUnmuted)
+            published = bob.subscribe(events.TrackPublished)
+            source = AudioSource(sample_rate=48_000, num_channels=1)
+            publication = await ada.local_participant.publish_audio(source, name="microphone")
+            with anyio.fail_after(10):
+                await anext(aiter(published))
+                assert await api.rooms.mute_track(room, "ada", publication.sid)
+                for subscription in (own, heard):
+                    event = await anext(aiter(subscription))
+                    assert isinstance(event, events.TrackMuted)
+                    assert (event.publication.sid, event.participant.identity) == (publication.sid, "ada")
+            assert await api.rooms.mute_track(room, "ada", publication.sid), "again is no error, and no news"
+            assert not await api.rooms.mute_track(room, "ada", "TR_none")
+            for sid in (publication.sid, "TR_none"):
+                with pytest.raises(ApiError) as refused:
+                    await api.rooms.mute_track(room, "ada", sid, muted=False)
+                assert (refused.value.status, refused.value.twirp_code) == (412, "failed_precondition")
+                assert refused.value.message.endswith("remote unmute not enabled")
+            with pytest.raises(ApiError) as refused:
+                await api.rooms.mute_track(room, "nobody", publication.sid)
+            assert (refused.value.status, refused.value.twirp_code) == (503, "unavailable")
+            assert (publication.muted, ada.local_participant.identity) == (True, "ada")
+            publication.unmute()
+            with anyio.fail_after(10):
+                for subscription in (own, heard):
+                    assert isinstance(await anext(aiter(subscription)), events.TrackUnmuted)
 
 
 async def test_data_is_echoed_through_the_room(backdrop: Any) -> None:

@@ -209,10 +209,22 @@ async def test_a_handler_that_ignores_its_cancellation_ends_the_program_with_70_
         child.gets(SIGTERM)
         assert await child.ends() == 70
         assert "in spinning_here_and_nowhere_else" in child.log
-        assert "leaving although jobs still run" in child.log
+        assert "leaving although handlers still run" in child.log
         status, error = await ended()
         assert status is JobStatus.FAILED
         assert "cancel" in error
+
+
+async def test_a_question_that_ignores_its_cancellation_ends_the_program_with_70_as_well(backend: str) -> None:
+    async with DispatchServer() as server, program(backend, "unanswering", server) as child:
+        await server.wait_for(lambda: server.workers, 20)
+        server.create_dispatch("room", "program")
+        await child.says("asked")
+        (job_id,) = server.jobs
+        child.gets(SIGTERM)
+        assert await child.ends() == 70
+        assert f"on_job_request for job {job_id} ignored its cancellation" in child.log
+        assert f"leaving although handlers still run: {job_id}" in child.log
 
 
 # ------------------------------------------------------------------------------------------------------- errors

@@ -523,6 +523,50 @@ async def test_an_offer_handler_that_ignores_its_cancellation_delays_no_stop() -
         assert not w.gateway.answers["AJ_2"].available
 
 
+async def test_a_question_that_ignores_its_cancellation_is_named_after_its_grace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def request(job: object) -> bool:
+        w.tell("asked")
+        await stubborn(100)
+        return True
+
+    async with world(until_cancelled, callbacks={"job_request": request}, cancel_grace=1.5) as w:
+        line = await w.gateway.registered()
+        line.offer("AJ_1")
+        asked = await w.told("asked")
+        began = anyio.current_time()
+        report = await w.worker.stop()
+        assert report.stuck == ("AJ_1",)
+        assert (report.drained, report.cancelled) == ((), ())
+        assert anyio.current_time() == math.nextafter(began + 1.5, math.inf)
+        assert await w.worker.wait_stuck() == ("AJ_1",)
+        assert "on_job_request for job AJ_1 ignored its cancellation" in caplog.text
+        assert not w.finished.is_set()
+        await w.finished.wait()
+        assert anyio.current_time() == asked + 100
+
+
+async def test_a_question_that_unwinds_in_its_grace_is_waited_for_and_not_named() -> None:
+    async def request(job: object) -> bool:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            await stubborn(1)
+            w.tell("unwound")
+        return True
+
+    async with world(until_cancelled, callbacks={"job_request": request}, cancel_grace=1.5) as w:
+        line = await w.gateway.registered()
+        line.offer("AJ_1")
+        await anyio.sleep(1)
+        began = anyio.current_time()
+        report = await w.worker.stop()
+        assert report.stuck == ()
+        assert w.times["unwound"] == anyio.current_time() == began + 1
+        nothing_left(w)
+
+
 async def test_a_callback_that_ignores_its_cancellation_does_not_hold_a_finished_job() -> None:
     async def data(ctx: JobContext, data: bytes, participant: object) -> None:
         w.tell("in the callback")

@@ -90,6 +90,8 @@ def test_a_url_becomes_an_endpoint(
         "wss://user:hunter2@lk.example",
         "wss://user@lk.example",
         "wss://lk.example#part",
+        "wss://lk.example?access_token=abc",
+        "wss://lk.example?token=eyJhbGciOiJIUzI1NiJ9.e30.c2ln",
         "wss://a..b",
         "wss://-a.example",
         "wss://" + "a" * 64 + ".example",

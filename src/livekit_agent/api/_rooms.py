@@ -111,6 +111,16 @@ class RoomApi:
         answer = await self._call("UpdateParticipant", request, models_pb.ParticipantInfo, _admin(room))
         return participant_of(answer)
 
+    async def mute_track(self, room: str, identity: str, track_sid: str, *, muted: bool = True) -> bool:
+        """Mute somebody's track; False if they publish no such track.  Everybody in the room gets ``TrackMuted``.
+
+        Nobody can be unmuted by default: ApiError ``failed_precondition``.  An unknown room or participant:
+        ``unavailable``.
+        """
+        request = room_pb.MuteRoomTrackRequest(room=room, identity=identity, track_sid=track_sid, muted=muted)
+        answer = await self._call("MutePublishedTrack", request, room_pb.MuteRoomTrackResponse, _admin(room))
+        return answer.HasField("track")
+
     async def update_metadata(self, room: str, metadata: str) -> RoomInfo:
         """Change a room's metadata.  An unknown room: ApiError ``not_found``."""
         request = room_pb.UpdateRoomMetadataRequest(room=room, metadata=metadata)

@@ -20,7 +20,7 @@ from ._events import Order
 
 if TYPE_CHECKING:
     from .._types import ParticipantInfo, RoomInfo
-    from ..rooms._ledger import ParticipantRecord, RoomRecord
+    from ..rooms._ledger import ParticipantRecord, RoomRecord, TrackRecord
     from ._events import DispatchRecord, JobRecord
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "room_from_info",
     "room_message",
     "stamp_job",
+    "track_message",
 ]
 
 _NANOSECONDS = 1_000_000_000
@@ -198,11 +199,16 @@ def participant_message(person: ParticipantRecord) -> models_pb.ParticipantInfo:
         permission=person.permissions.to_proto(),
     )
     message.kind = int(person.kind)  # pyright: ignore[reportAttributeAccessIssue] - open enum
-    for track in person.tracks:
-        info = message.tracks.add(sid=track.sid, name=track.name, muted=track.muted, mime_type=track.mime_type)
-        info.type = _TRACK_TYPES.get(int(track.kind), models_pb.TrackType.DATA)
-        info.source = int(track.source)  # pyright: ignore[reportAttributeAccessIssue] - open enum
+    message.tracks.extend(track_message(track) for track in person.tracks)
     return message
+
+
+def track_message(track: TrackRecord) -> models_pb.TrackInfo:
+    """A track of the ledger."""
+    info = models_pb.TrackInfo(sid=track.sid, name=track.name, muted=track.muted, mime_type=track.mime_type)
+    info.type = _TRACK_TYPES.get(int(track.kind), models_pb.TrackType.DATA)
+    info.source = int(track.source)  # pyright: ignore[reportAttributeAccessIssue] - open enum
+    return info
 
 
 #: The rooms' track kinds are the room library's numbers, which are not the signalling protocol's.

@@ -21,8 +21,16 @@ from ..rooms._ledger import (
     RoomOpened,
     TrackAdded,
     TrackGone,
+    TrackMuteChanged,
 )
-from ._messages import create_room_request, orders_of, participant_message, permissions_from_message, room_message
+from ._messages import (
+    create_room_request,
+    orders_of,
+    participant_message,
+    permissions_from_message,
+    room_message,
+    track_message,
+)
 
 if TYPE_CHECKING:
     from livekit.protocol import models as models_pb
@@ -94,7 +102,7 @@ class RoomBook:
             case TrackAdded():
                 self._core.room_changed(snapshot)
                 self._core.track_published(room, participant_message(event.participant), now, wall)
-            case ParticipantChanged() | TrackGone():
+            case ParticipantChanged() | TrackGone() | TrackMuteChanged():
                 self._core.room_changed(snapshot)
                 self._core.participant_changed(room, participant_message(event.participant))
             case _:
@@ -196,6 +204,14 @@ class RoomBook:
             )
         except RoomError:
             raise KeyError(request.room) from None
+
+    def mute(self, room: str, identity: str, track_sid: str) -> models_pb.TrackInfo | None:
+        """See ``RoomKeeper``."""
+        if not self._rooms.mute_track(room, identity, track_sid):
+            return None
+        person = self._rooms.ledger.participant(room, identity)
+        assert person is not None, "somebody's track was muted"
+        return next(track_message(track) for track in person.tracks if track.sid == track_sid)
 
 
 class Desk:

@@ -2,7 +2,7 @@
 
 Limits, wording and the order of checks are those of v1.13.5: some methods look at the request's size before the
 grant. A room that is not live answers 503 at once, where the real server's bus takes three seconds to find that
-nobody answers. Methods that need real media (muting, subscriptions, moving, RPC) exist and say so.
+nobody answers. Methods that need real media (subscriptions, moving, RPC) exist and say so.
 """
 
 from __future__ import annotations
@@ -71,6 +71,10 @@ class RoomKeeper(Protocol):
         """Send a data packet that comes from no participant."""
         ...
 
+    def mute(self, room: str, identity: str, track_sid: str) -> models_pb.TrackInfo | None:
+        """Mute somebody's track; None if they publish no such track."""
+        ...
+
 
 class DispatchDesk(Protocol):
     """Who keeps the dispatches.  KeyError for a room that is not live."""
@@ -107,7 +111,7 @@ def services(rooms: RoomKeeper, dispatches: DispatchDesk) -> Mapping[str, Mappin
             "UpdateParticipant": Method(room_pb.UpdateParticipantRequest, room.update_participant),
             "UpdateRoomMetadata": Method(room_pb.UpdateRoomMetadataRequest, room.update_metadata),
             "SendData": Method(room_pb.SendDataRequest, room.send_data),
-            "MutePublishedTrack": Method(room_pb.MuteRoomTrackRequest, room.not_here),
+            "MutePublishedTrack": Method(room_pb.MuteRoomTrackRequest, room.mute),
             "UpdateSubscriptions": Method(room_pb.UpdateSubscriptionsRequest, room.not_here),
             "ForwardParticipant": Method(room_pb.ForwardParticipantRequest, room.not_here),
             "MoveParticipant": Method(room_pb.MoveParticipantRequest, room.not_here),
@@ -260,6 +264,19 @@ class _RoomService:
         except KeyError:
             raise _not_live() from None
         return room_pb.SendDataResponse()
+
+    def mute(self, request: room_pb.MuteRoomTrackRequest, claims: Claims | None) -> room_pb.MuteRoomTrackResponse:
+        _admin(claims, request.room)
+        try:
+            self._rooms.participant(request.room, request.identity)
+            if not request.muted:
+                # The real server's default; only the publisher decides to be heard again.
+                raise TwirpError.service("failed_precondition", "remote unmute not enabled")
+            track = self._rooms.mute(request.room, request.identity, request.track_sid)
+        except KeyError:
+            # Room or participant: the real server finds nobody on its bus.
+            raise _not_live() from None
+        return room_pb.MuteRoomTrackResponse(track=track)
 
     def not_here(self, request: Any, claims: Claims | None) -> Message:
         """What needs media, or several nodes."""

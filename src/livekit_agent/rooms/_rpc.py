@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from .._bounds import RPC_INVOCATIONS_MAX, RPC_RESPONSE_TIMEOUT
-from .._errors import RoomClosedError, RoomError, RpcError
+from .._errors import RoomClosedError, RoomError, RpcError, log_error
 from ._enums import RpcCode
 from ._link import Link
 from ._proto import ffi
@@ -293,9 +293,9 @@ async def _answer_of(handler: RpcHandler, call: RpcCall) -> tuple[str | None, Rp
             raise TypeError(f"an RPC handler returns str, not {type(result).__name__}")
     except RpcError as exc:
         return None, exc
-    except Exception:
+    except Exception as exc:
         # The boundary of one call: the handler's own bug is told here in full and to the caller without its details.
-        _log.exception("the RPC method %r failed", call.method)
+        log_error(_log, exc, "the RPC method %r failed", call.method)
         return None, RpcError("Application error in method handler", rpc_code=RpcCode.APPLICATION_ERROR)
     return result, None
 

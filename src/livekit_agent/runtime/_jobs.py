@@ -53,13 +53,13 @@ from anyio.abc import TaskGroup
 
 from .. import events
 from .._bounds import FLUSH_TIMEOUT, ROOM_JOIN_TIMEOUT, TERMINATED_LEAVE_TIMEOUT
-from .._errors import RoomError
+from .._errors import AgentError, RoomConnectError, RoomError, log_error
 from .._options import WorkerOptions
 from .._types import CancelReason, JobStatus
 from ..context import Cleanup, JobContext, JobLog
 from ..handlers import UniversalHandler
 from ..protocol import JobAssigned
-from ._outcome import Outcome, judge, only_leaf
+from ._outcome import Outcome, error_text, judge, only_leaf
 from ._timekeeper import Alarm, Timekeeper
 
 if TYPE_CHECKING:
@@ -317,9 +317,19 @@ class JobScope:
 
     async def _join(self) -> Room:
         url = self._assigned.url or self._host.room_url
-        room = await self._host.rooms.connect(url, self._assigned.token, timeout=ROOM_JOIN_TIMEOUT)
-        self._room = room
-        return room
+        broken: Exception
+        try:
+            self._room = await self._host.rooms.connect(url, self._assigned.token, timeout=ROOM_JOIN_TIMEOUT)
+            return self._room
+        except AgentError:
+            raise
+        except Exception as exc:  # boundary to a connector that may be somebody else's
+            broken = exc
+        log_error(self.log, broken, "the room connector failed")
+        # Raised here, not in the except: the connector's error may quote the job's token, and would be the context.
+        raise RoomConnectError(
+            error_text(broken), hint="the traceback is in the log; a connector raises RoomConnectError"
+        )
 
     def _context(self, room: Room, user_tasks: TaskGroup) -> JobContext:
         return JobContext(
@@ -368,7 +378,10 @@ class JobScope:
         elif cancelled is not None and reason is None and not self._scope.cancel_called and not self._done:
             reason = CancelReason.WORKER_CANCELLED
         if error is not None:
-            self.log.error("job failed", exc_info=error if not isinstance(error, RoomError) else None)
+            if isinstance(error, RoomError):
+                self.log.error("job failed: %s", error_text(error))
+            else:
+                log_error(self.log, error, "job failed")
         outcome = judge(
             job_id=self.job.id,
             error=error,
@@ -448,7 +461,7 @@ class JobScope:
         except BaseException as exc:  # boundary to the user's callback
             cancelled, interrupt, error = sort_out(exc)
             if error is not None:
-                self.log.error("%s failed", what, exc_info=error)
+                log_error(self.log, error, "%s failed", what)
             if interrupt is not None and self._interrupt is None:
                 self._interrupt = interrupt  # for the worker, when the job is over
             if cancelled is not None:

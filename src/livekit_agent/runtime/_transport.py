@@ -28,7 +28,7 @@ from anyio.streams.tls import TLSStream
 
 from .. import __version__
 from .._bounds import CONNECT_TIMEOUT, HTTP_HEAD_BYTES_MAX
-from .._errors import ConfigError, ConnectionLostError, printable
+from .._errors import ConfigError, ConnectionLostError, printable, redact
 from .._options import valid_proxy
 
 __all__ = ["Connector", "Endpoint", "NetworkConnector", "parse_url"]
@@ -114,6 +114,8 @@ def _split(url: str) -> SplitResult:
         raise _fault("nobody can be reached at port 0", _SUCH_AS)
     if parts.fragment:
         raise _fault("it has a fragment", "only scheme, host, port, path and query are used")
+    if redact(parts.query) != parts.query:
+        raise _fault("its query holds a token", "the worker mints its own tokens from key and secret")
     if _address(parts.hostname) is None and not _HOST_NAME.fullmatch(parts.hostname):
         raise _fault("its host is no host name", _SUCH_AS)
     return parts

@@ -39,6 +39,7 @@ from .._errors import (
     LocalProtocolError,
     ShutdownTimeoutError,
     WorkerError,
+    log_error,
 )
 from .._options import WorkerOptions
 from .._types import CancelReason, Job, JobMetadata, JobStatus, Reject, ShutdownReport, WorkerStats, WorkerStatus
@@ -145,8 +146,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._connections = 0
         self._jobs: dict[str, JobScope] = {}
         self._asking: dict[str, anyio.CancelScope] = {}
-        self._answering = 0
-        """Questions to the handler that have not come back; one ignoring its cancellation is not in ``_asking``."""
+        self._answering: list[str] = []
+        """Jobs whose question to the handler has not come back; one ignoring its cancellation is not in ``_asking``."""
         self._sample = Sample()
         self._load = 0.0
         self._completed = self._failed = 0
@@ -317,9 +318,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             return ShutdownReport()
         # When start() has finished nothing lives any more; but it waits for users' code that ignores its cancellation.
         finished = self._finished
-        await self._until(
-            lambda: finished.is_set() or (self._report is not None and bool(self._report.stuck or self._answering))
-        )
+        await self._until(lambda: finished.is_set() or (self._report is not None and bool(self._report.stuck)))
         report = self._report or ShutdownReport()
         unfinished = report.cancelled + report.stuck
         if strict and unfinished:
@@ -342,7 +341,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._notify()
 
     async def wait_stuck(self) -> tuple[str, ...]:
-        """Wait until all is done but jobs whose handlers ignore their cancellation; their ids.  For programs' ends."""
+        """Wait until all is done but handlers that ignore their cancellation; their jobs' ids.  For programs' ends."""
         await self._until(lambda: self._report is not None and bool(self._report.stuck))
         assert self._report is not None
         return self._report.stuck
@@ -445,9 +444,18 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                 self._cancel_jobs(CancelReason.WORKER_CANCELLED)
                 await self._until(lambda: not self._busy())
             await self._say_goodbye()
+            await self._give_questions_up()
         connection.cancel()
         self._report = self._make_report()
         self._notify()
+
+    async def _give_questions_up(self) -> None:
+        """Handlers still asked about offers were cancelled when the stop began, and have the same grace as jobs."""
+        assert self._stop is not None
+        with anyio.CancelScope(deadline=math.nextafter(self._stop.began + self.options.cancel_grace, math.inf)):
+            await self._until(lambda: not self._answering)
+        for job_id in self._answering:
+            self.log.error("on_job_request for job %s ignored its cancellation", job_id)
 
     async def _say_goodbye(self) -> None:
         assert self._stop is not None
@@ -466,7 +474,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     def _make_report(self) -> ShutdownReport:
         stop = self._stop
         assert stop is not None
-        stuck = tuple(job.job.id for job in self._jobs.values() if job.stuck)
+        stuck = tuple(dict.fromkeys([*(job.job.id for job in self._jobs.values() if job.stuck), *self._answering]))
         cancelled = tuple(dict.fromkeys(job_id for job_id in stop.cancelled if job_id not in stuck))
         return ShutdownReport(
             drained=tuple(j for j in stop.at_stop if j not in cancelled and j not in stuck),
@@ -677,14 +685,15 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     async def _answer(self, job: Job) -> None:
         """Ask the handler about one offer and answer it.  The core declines by itself at the answer's deadline."""
         answer: JobMetadata | Reject = Reject()
-        self._answering += 1
+        self._answering.append(job.id)
         try:
             with anyio.CancelScope() as scope:
                 self._asking[job.id] = scope
                 if self._wanted(job):
                     answer = await self._ask(job)
         finally:
-            self._answering -= 1
+            self._answering.remove(job.id)
+            self._notify()
         if self._asking.get(job.id) is scope:
             del self._asking[job.id]
         if scope.cancelled_caught:
@@ -711,7 +720,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         except BaseException as exc:  # boundary to the user's callback: whatever it raises declines this one offer
             cancelled, interrupt, error = sort_out(exc)
             if error is not None:
-                self.log.error("on_job_request failed for job %s; declined", job.id, exc_info=error)
+                log_error(self.log, error, "on_job_request failed for job %s; declined", job.id)
             if interrupt is not None:
                 self.interrupted(interrupt)
             # Not ours to keep unless it was a bare Task.cancel() (asyncio), which would end the whole worker.
@@ -727,9 +736,9 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             return False
         try:
             return self._calculator.should_accept_job(job.type, self._compute_load())
-        except Exception:
+        except Exception as exc:
             # Boundary to the user's policy: its failure declines, and is told.
-            self.log.exception("should_accept_job failed; declined job %s", job.id)
+            log_error(self.log, exc, "should_accept_job failed; declined job %s", job.id)
             return False
 
     # ------------------------------------------------------------------------------------ jobs' host
@@ -805,9 +814,9 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     def _compute_load(self) -> float:
         try:
             load = float(self._calculator.calculate_load(self.stats))
-        except Exception:
+        except Exception as exc:
             # Boundary to the user's policy: its failure keeps the last good load, and is told.
-            self.log.exception("calculate_load failed; the last load stands")
+            log_error(self.log, exc, "calculate_load failed; the last load stands")
             return self._load
         return self._load if math.isnan(load) else min(max(load, 0.0), 1.0)
 

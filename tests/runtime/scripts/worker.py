@@ -16,7 +16,7 @@ from typing import Any
 
 import anyio
 
-from livekit_agent import JobContext, SimpleUniversalHandler, UniversalWorker, WorkerOptions, run
+from livekit_agent import Job, JobContext, SimpleUniversalHandler, UniversalWorker, WorkerOptions, run
 from livekit_agent.rooms import MemoryRooms
 
 BACKEND, SCENARIO, URL, KEY, SECRET = sys.argv[1:6]
@@ -94,6 +94,14 @@ async def exiting(ctx: JobContext) -> None:
     sys.exit(5)
 
 
+async def unanswering(job: Job) -> bool:
+    """Asked about an offer, never comes back."""
+    say("asked")
+    with anyio.CancelScope(shield=True):
+        await anyio.sleep_forever()
+    return True
+
+
 async def stopping(ctx: JobContext) -> None:
     """Ends the whole worker from inside."""
     say("started")
@@ -114,6 +122,7 @@ HANDLERS: dict[str, Callable[[JobContext], Any]] = {
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "spinning": {"cancel_grace": 0.1},
+    "unanswering": {"cancel_grace": 0.1},
     "shielded": {"cancel_grace": 30},
     "config": {"ca_file": "/nowhere/ca.pem"},
     "gave-up": {"max_connect_failures": 2},
@@ -121,7 +130,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def make_worker() -> UniversalWorker:
-    handler = SimpleUniversalHandler(job_assigned=HANDLERS.get(SCENARIO))
+    request = unanswering if SCENARIO == "unanswering" else None
+    handler = SimpleUniversalHandler(job_assigned=HANDLERS.get(SCENARIO), job_request=request)
     options = WorkerOptions(agent_name="program", **OPTIONS.get(SCENARIO, {}))
     return UniversalWorker(URL, KEY, SECRET, handler, options, rooms=MemoryRooms())
 
