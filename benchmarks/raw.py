@@ -34,6 +34,7 @@ class RawWorker:
         self._connection = WSConnection(ConnectionType.CLIENT)
         self._request = Request(host=host, target="/agent", extra_headers=[(b"Authorization", authorization.encode())])
         self._messages: list[agent_pb.ServerMessage] = []
+        self._partial = bytearray()  # a read may end in the middle of a frame
         self._sending = anyio.Lock(fast_acquire=True)
         self.worker_id = ""
 
@@ -58,7 +59,10 @@ class RawWorker:
         self._connection.receive_data(await self.stream.receive())
         for event in self._connection.events():
             if isinstance(event, BytesMessage):
-                self._messages.append(agent_pb.ServerMessage.FromString(bytes(event.data)))
+                self._partial += event.data
+                if event.message_finished:
+                    self._messages.append(agent_pb.ServerMessage.FromString(bytes(self._partial)))
+                    self._partial.clear()
             elif isinstance(event, Ping):
                 async with self._sending:
                     await self.stream.send(self._connection.send(event.response()))

@@ -26,7 +26,35 @@ class FrameGuard:
         self._body_left = 0
         self._message_bytes = 0
         self._fragments = 0
+        self._open = False
+        """A message has begun and not ended."""
         self._illegal = False
+
+    def plain(self, data: bytes, position: int) -> tuple[int, int] | None:
+        """Where the payload lies of a whole plain frame that begins at ``position``; None for anything else.
+
+        Plain is what needs no state: one unfragmented binary message within the bounds, its length in the short or the
+        middle form and no longer than need be, with nothing open before it.  Its payload is still masked where the
+        peer's frames are; the key precedes it.
+        """
+        size = len(data) - position
+        if self._header or self._body_left or self._open or self._illegal or size < 2 or data[position] != 0x82:
+            return None
+        length, start = data[position + 1], position + 2
+        if self._masked:
+            length -= 0x80
+        if length == 126 and size >= 4:
+            length, start = data[start] << 8 | data[start + 1], start + 2
+            if length < 126:
+                return None
+        elif not 0 <= length < 126:
+            return None
+        if self._masked:
+            start += 4
+        end = start + length
+        if end > len(data) or self._too_much(0x2, length):
+            return None
+        return start, end
 
     def excess(self, data: bytes) -> int | None:
         """Follow ``data``; how many of its bytes precede a header that announces too much, None without such a one."""
@@ -47,8 +75,10 @@ class FrameGuard:
             self._header = bytearray()
             length = _payload_length(header)
             self._illegal |= length >= 2**63
-            if header[0] & 0x0F < 0x8 and not self._illegal and self._too_much(header[0] & 0x0F, length):
-                return max(position - len(header), 0)
+            if header[0] & 0x0F < 0x8 and not self._illegal:
+                if self._too_much(header[0] & 0x0F, length):
+                    return max(position - len(header), 0)
+                self._open = not header[0] & 0x80
             self._body_left = length + (4 if self._masked else 0)
         return None
 
