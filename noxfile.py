@@ -43,6 +43,15 @@ def e2e(session: nox.Session) -> None:
 
 
 @nox.session(python="3.12")
+def browser(session: nox.Session) -> None:
+    """A real browser in a room with an agent; writes docs/images/browser.png.  Wants Chromium, node and npm."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    session.run("python", "tests/e2e/foreign/install.py")
+    environment = {"CI": "true", "LIVEKIT_SCREENSHOT": "docs/images/browser.png"}
+    session.run("python", "tests/e2e/netns.py", "pytest", "tests/e2e/test_browser.py", env=environment)
+
+
+@nox.session(python="3.12")
 def bench(session: nox.Session) -> None:
     """The benchmarks; writes docs/benchmarks.md."""
     session.install("-e", ".[dev]", *CONSTRAINTS)

@@ -17,7 +17,15 @@ import venv
 from pathlib import Path
 
 PEER = "livekit-agents==1.8.9"
-NODE = {"livekit-server-sdk": "2.19.2", "@livekit/agents": "1.9.0", "@livekit/rtc-node": "0.13.34", "zod": "4.1.8"}
+NODE = {
+    "livekit-server-sdk": "2.19.2",
+    "@livekit/agents": "1.9.0",
+    "@livekit/rtc-node": "0.13.34",
+    "zod": "4.1.8",
+    # The browser itself is not npm's: Debian's chromium-headless-shell or chromium, or any other (LIVEKIT_CHROMIUM).
+    "livekit-client": "2.23.0",
+    "playwright-core": "1.65.1",
+}
 DEFAULT = Path(__file__).resolve().parents[3] / ".ci" / "cache" / "foreign"
 
 
