@@ -65,7 +65,7 @@ class _Common:
     secret = SECRET
 
     def api(self) -> LiveKitAPI:
-        return LiveKitAPI(self.http_url, KEY, SECRET)
+        return LiveKitAPI(self.http_url, KEY, SECRET, allow_plaintext=True)
 
     def worker(self, handler: Any, *, secret: str = SECRET, **options: Any) -> UniversalWorker:
         return UniversalWorker(self.url, KEY, secret, handler, WorkerOptions(**options), rooms=self.rooms)

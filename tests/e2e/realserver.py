@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +37,20 @@ NO_INTERFACE = (
 
 CONFIG = """\
 port: {port}
-bind_addresses: ["127.0.0.1"]
+bind_addresses: ["{address}"]
 keys: {{{key}: {secret}}}
 rtc:
   tcp_port: {tcp_port}
   udp_port: {udp_port}
   use_external_ip: false
-  node_ip: 127.0.0.1
-  enable_loopback_candidate: true
-  interfaces: {{includes: [lo]}}
+  node_ip: {address}
+  enable_loopback_candidate: {loopback}
+  interfaces: {{includes: [{interface}]}}
   stun_servers: ["127.0.0.1:9"]
 room: {{empty_timeout: 300, departure_timeout: 20}}
 agents: {{target_load: 0.7}}
 logging: {{level: debug, json: true}}
-"""
+{more}"""
 
 
 def find_server() -> str | None:
@@ -95,14 +96,34 @@ class RealServer:
     api_key = KEY
     api_secret = SECRET
 
-    def __init__(self, binary: str, directory: Path) -> None:
-        self._binary = binary
+    def __init__(
+        self,
+        binary: str,
+        directory: Path,
+        *,
+        name: str = "livekit-server",
+        address: str = "127.0.0.1",
+        interface: str = "lo",
+        inside: Sequence[str] = (),
+        more: str = "",
+    ) -> None:
+        """``inside`` goes before the command, to run it elsewhere; ``more`` is configuration for the end of the file."""
+        self._argv = [*inside, binary]
+        self._address = address
         self.port = free_port()
-        self.log_path = directory / "livekit-server.log"
-        self._config = directory / "livekit.yaml"
+        self.log_path = directory / f"{name}.log"
+        self._config = directory / f"{name}.yaml"
         self._config.write_text(
             CONFIG.format(
-                port=self.port, key=KEY, secret=SECRET, tcp_port=free_port(), udp_port=free_port(socket.SOCK_DGRAM)
+                port=self.port,
+                key=KEY,
+                secret=SECRET,
+                tcp_port=free_port(),
+                udp_port=free_port(socket.SOCK_DGRAM),
+                address=address,
+                interface=interface,
+                loopback=str(interface == "lo").lower(),
+                more=more,
             )
         )
         self._process: subprocess.Popen[bytes] | None = None
@@ -111,11 +132,11 @@ class RealServer:
 
     @property
     def url(self) -> str:
-        return f"ws://127.0.0.1:{self.port}"
+        return f"ws://{self._address}:{self.port}"
 
     @property
     def http_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._address}:{self.port}"
 
     def start(self) -> None:
         """Start it and wait until ``GET /`` answers 200: 0.05 to 0.5 s."""
@@ -123,7 +144,7 @@ class RealServer:
         with self.log_path.open("ab") as log:
             environment = {k: v for k, v in os.environ.items() if not k.startswith("LIVEKIT_")}
             self._process = subprocess.Popen(
-                [self._binary, "--config", str(self._config)], stdout=log, stderr=log, env=environment
+                [*self._argv, "--config", str(self._config)], stdout=log, stderr=log, env=environment
             )
         until = time.monotonic() + 20
         while not self._ready():
@@ -144,6 +165,16 @@ class RealServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def freeze(self) -> None:
+        """It stops in the middle of everything; its sockets stay open and silent."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """It goes on where it was."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     # ---------------------------------------------------------------- the log
 
