@@ -107,7 +107,7 @@ class RealServer:
         inside: Sequence[str] = (),
         more: str = "",
     ) -> None:
-        """``inside`` goes before the command, to run it elsewhere; ``more`` is configuration for the end of the file."""
+        """``inside`` goes before the command, to run it elsewhere; ``more`` is configuration for the file's end."""
         self._argv = [*inside, binary]
         self._address = address
         self.port = free_port()

@@ -134,6 +134,7 @@ class Entertainer(BaseHandler):
         self.letter = ""
         self.data: list[tuple[str, bytes]] = []
         self.answer = ""
+        self.answered = anyio.Event()
 
     async def on_data_received(self, ctx: JobContext, data: bytes, participant: Any) -> None:
         self.data.append((participant.identity, data))
@@ -143,6 +144,7 @@ class Entertainer(BaseHandler):
         me = ctx.room.local_participant
         with ctx.room.text_streams("letter") as letters:
             async with ctx.room.serve_rpc({"double": double}):
+                await me.set_attributes({"mood": "ready"})
                 ctx.task_group.start_soon(hum, (await me.publish_audio(name="tone")).track.source)
                 source = VideoSource(320, 240)
                 await me.publish_video(source, name="bars")
@@ -153,6 +155,7 @@ class Entertainer(BaseHandler):
                 await me.send_text("once upon a time", topic="story", destination_identities=[person])
                 await self.watch(await self.picture(ctx))
                 self.answer = await me.perform_rpc(person, "question", "why")
+                self.answered.set()
                 await ctx.wait_for(events.ParticipantLeft)
                 ctx.shutdown("the browser has left")
 
@@ -194,6 +197,7 @@ async def test_a_browser_hears_and_sees_the_agent_and_is_seen_and_both_call_each
                 await page.said("joined")
                 peer = await page.said("agent")
                 assert peer["identity"].startswith("agent-AJ_")
+                assert peer["attributes"]["mood"] == "ready"
                 assert (await page.said("answer"))["text"] == "42"
                 refused = await page.said("refused")
                 assert (refused["code"], refused["message"]) == (2000, "not a number")
@@ -209,8 +213,7 @@ async def test_a_browser_hears_and_sees_the_agent_and_is_seen_and_both_call_each
                 assert close(seen["colours"][0], BARS[0]), seen
                 assert close(seen["colours"][1], BARS[1]), seen
                 with anyio.fail_after(20):
-                    while not agent.answer:
-                        await anyio.sleep(0.02)
+                    await agent.answered.wait()
                 await page.tell("screenshot")
                 await page.said("screenshot")
                 await page.tell("leave")
@@ -223,5 +226,5 @@ async def test_a_browser_hears_and_sees_the_agent_and_is_seen_and_both_call_each
     assert close(agent.colour, GREEN)
     assert agent.size == (320, 240)
     assert agent.answer == f"you asked why, {peer['identity']}"
-    assert screenshot.read_bytes().startswith(b"\x89PNG")
+    assert await anyio.Path(screenshot).read_bytes()
     assert not [message for message in page.messages if message["event"] == "page error"]
