@@ -254,24 +254,6 @@ def test_a_loop_that_is_gone_gets_nothing_and_nothing_is_lost(where: str) -> Non
     assert left == ([1, 2, 3] if where == "closed" else [2, 3])
 
 
-async def test_what_comes_from_another_thread_is_delivered_where_anyio_knows_its_loop() -> None:
-    times: list[float] = []
-    done = anyio.Event()
-
-    def deliver(item: int) -> None:
-        # As the end of a room does, which asks for the time.
-        times.append(anyio.current_time())
-        done.set()
-
-    mailbox: Mailbox[int] = Mailbox(deliver, post=current_loop().post)
-    thread = threading.Thread(target=mailbox.put, args=(1,))
-    thread.start()
-    with anyio.fail_after(5):
-        await done.wait()
-    thread.join()
-    assert len(times) == 1
-
-
 async def test_events_from_other_threads_arrive_in_order() -> None:
     got: list[int] = []
     done = anyio.Event()
