@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ._errors import AuthenticationError as AuthenticationError
     from ._errors import ConfigError as ConfigError
     from ._errors import ConnectionLostError as ConnectionLostError
+    from ._errors import DataTrackError as DataTrackError
     from ._errors import HandlerDefinitionError as HandlerDefinitionError
     from ._errors import HandshakeError as HandshakeError
     from ._errors import InvalidJobTypeError as InvalidJobTypeError
@@ -80,8 +81,8 @@ _HOMES = {
     **dict.fromkeys(
         (
             "AgentError", "ApiError", "AuthenticationError", "ConfigError", "ConnectionLostError",
-            "HandlerDefinitionError", "HandshakeError", "InvalidJobTypeError", "JobError", "JobTerminated",
-            "JobTimeoutError", "LocalProtocolError", "ProtocolError", "RecoveryFailedError",
+            "DataTrackError", "HandlerDefinitionError", "HandshakeError", "InvalidJobTypeError", "JobError",
+            "JobTerminated", "JobTimeoutError", "LocalProtocolError", "ProtocolError", "RecoveryFailedError",
             "RemoteProtocolError", "ResourceExhaustedError", "RoomClosedError", "RoomConnectError",
             "RoomError", "RoomPermissionError", "RpcError", "ShutdownTimeoutError", "StreamError",
             "WorkerError", "WorkerNotConnectedError",

@@ -83,6 +83,7 @@ STREAM_PIECE_BYTES = 64 * KIB
 RPC_RESPONSE_TIMEOUT = 15.0
 AUDIO_STREAM_FRAMES = 100
 VIDEO_STREAM_FRAMES = 4
+DATA_TRACK_FRAMES = 64
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
 NATIVE_EXIT_TIMEOUT = 2.0
@@ -187,6 +188,8 @@ BOUNDS: tuple[Bound, ...] = (
            "a second of sound; who is later than that wants to hear what is said now"),
     _bound("video_stream", VIDEO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",
            "a picture takes megabytes, and only the latest one matters"),
+    _bound("data_track", DATA_TRACK_FRAMES, "frames a stream, unless chosen", "as its Overflow says, and counted",
+           "each frame is worth something now; a sensor's at 50 a second"),
     _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
            "data, speakers and quality are given back unseen and counted; the rest still comes in",
            "a blocked event loop must not fill memory with packets; joins and leaves are few"),

@@ -25,7 +25,8 @@
     │  ├─ RoomClosedError
     │  ├─ RoomPermissionError(PermissionError)
     │  ├─ RpcError                             .rpc_code .data
-    │  └─ StreamError                          .description
+    │  ├─ StreamError                          .description
+    │  └─ DataTrackError
     └─ ApiError                                .status .twirp_code
 
 Texts carry no secrets: whatever comes from a server or a native library passes :func:`redact` first.
@@ -49,6 +50,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigError",
     "ConnectionLostError",
+    "DataTrackError",
     "HandlerDefinitionError",
     "HandshakeError",
     "InvalidJobTypeError",
@@ -406,6 +408,13 @@ class StreamError(RoomError):
     def __init__(self, message: str = "", *, description: str = "", hint: str = "", code: str = "") -> None:
         super().__init__(message, hint=hint, code=code)
         self.description = redact(description)
+
+
+class DataTrackError(RoomError):
+    """A data track was not published, or is no longer there; ``code`` says which."""
+
+    code = "DATA_TRACK_FAILED"
+    default_message = "the data track failed"
 
 
 class ApiError(AgentError):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         LocalParticipant,
         LocalTrackPublication,
         Participant,
+        RemoteDataTrack,
         RemoteParticipant,
         RemoteTrack,
         RemoteTrackPublication,
@@ -30,6 +31,8 @@ __all__ = [
     "ConnectionLost",
     "ConnectionQualityChanged",
     "DataReceived",
+    "DataTrackPublished",
+    "DataTrackUnpublished",
     "Disconnected",
     "Draining",
     "DtmfReceived",
@@ -231,6 +234,27 @@ class DtmfReceived(RoomEvent):
     code: int
     participant: RemoteParticipant | None
     identity: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTrackPublished(RoomEvent):
+    """Somebody's data track can be subscribed to (``track.frames()``); also for those that were there before us.
+
+    ``participant`` is None for somebody whom the server has not announced yet.
+    """
+
+    track: RemoteDataTrack
+    participant: RemoteParticipant | None
+    existing: bool = False
+    """Whether it is being replayed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataTrackUnpublished(RoomEvent):
+    """Somebody's data track is gone."""
+
+    track: RemoteDataTrack
+    participant: RemoteParticipant | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ rtc:
   stun_servers: ["127.0.0.1:9"]
 room: {{empty_timeout: 300, departure_timeout: 20}}
 agents: {{target_load: 0.7}}
+enable_participant_data_blob: true
 logging: {{level: debug, json: true}}
 {more}"""
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor
 
 import livekit_agent.rooms
 from livekit_agent.rooms import _memory_transport, _proto, _updates
-from livekit_agent.rooms._proto import audio, ffi, handle, participant, room, rpc, track, video
+from livekit_agent.rooms._proto import audio, data_track, ffi, handle, participant, room, rpc, track, video
 from livekit_agent.rooms._transport import ROUTED_BY_HANDLE
 
 SOURCE = Path(livekit_agent.rooms.__file__).parent
@@ -85,6 +85,23 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
         "async_id",
         "async_id error",
     ),
+    "publish_data_track": ("local_participant_handle options request_async_id", "async_id", "async_id track error"),
+    "local_data_track_try_push": ("track_handle frame", "error", None),
+    "local_data_track_unpublish": ("track_handle", "", None),
+    "local_data_track_is_published": ("track_handle", "is_published", None),
+    "subscribe_data_track": ("track_handle options", "stream", None),
+    "data_track_stream_read": ("stream_handle", "eos_event", None),
+    "remote_data_track_set_pipeline_options": ("track_handle options", "", None),
+    "define_schema": (
+        "local_participant_handle schema_id definition request_async_id",
+        "async_id",
+        "async_id error",
+    ),
+    "get_schema": (
+        "local_participant_handle schema_id participant_identity request_async_id",
+        "async_id",
+        "async_id definition error",
+    ),
     "register_rpc_method": ("local_participant_handle method", "", None),
     "unregister_rpc_method": ("local_participant_handle method", "", None),
     "rpc_method_invocation_response": ("local_participant_handle invocation_id payload error", "error", None),
@@ -126,6 +143,8 @@ EVENT_FIELDS = {
     "chat_message": "message participant_identity",
     "text_stream_opened": "reader participant_identity",
     "byte_stream_opened": "reader participant_identity",
+    "data_track_published": "track",
+    "data_track_unpublished": "sid",
     "transcription_received": "participant_identity track_sid segments",
     "room_metadata_changed": "metadata",
     "room_sid_changed": "sid",
@@ -169,6 +188,12 @@ OTHERS = {
     rpc.RpcMethodInvocationEvent: (
         "local_participant_handle invocation_id method request_id caller_identity payload response_timeout_ms"
     ),
+    data_track.DataTrackOptions: "name schema frame_encoding",
+    data_track.DataTrackInfo: "name sid uses_e2ee schema frame_encoding",
+    data_track.DataTrackSchemaId: "name encoding",
+    data_track.DataTrackFrame: "payload user_timestamp",
+    data_track.OwnedRemoteDataTrack: "handle info publisher_identity",
+    data_track.DataTrackStreamEvent: "stream_handle frame_received eos",
     audio.AudioFrameBufferInfo: "data_ptr num_channels sample_rate samples_per_channel",
 }
 

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from ._audio import AudioSource as AudioSource
     from ._connectors import NativeRooms as NativeRooms
     from ._connectors import RoomConnector as RoomConnector
+    from ._data_tracks import DataFrame as DataFrame
+    from ._data_tracks import DataSchema as DataSchema
+    from ._data_tracks import LocalDataTrack as LocalDataTrack
+    from ._data_tracks import Overflow as Overflow
+    from ._data_tracks import RemoteDataTrack as RemoteDataTrack
     from ._enums import ConnectionState as ConnectionState
     from ._enums import DisconnectReason as DisconnectReason
     from ._enums import ParticipantKind as ParticipantKind
@@ -63,7 +68,10 @@ _HOMES = {
     "ByteStreamWriter": "_stream_writers",
     "ChatMessage": "_messages",
     "ConnectionState": "_enums",
+    "DataFrame": "_data_tracks",
+    "DataSchema": "_data_tracks",
     "DisconnectReason": "_enums",
+    "LocalDataTrack": "_data_tracks",
     "LocalParticipant": "_participants",
     "LocalTrack": "_tracks",
     "LocalTrackPublication": "_tracks",
@@ -71,8 +79,10 @@ _HOMES = {
     "MediaStream": "_media_stream",
     "MemoryRooms": "_memory",
     "NativeRooms": "_connectors",
+    "Overflow": "_data_tracks",
     "Participant": "_participants",
     "ParticipantKind": "_enums",
+    "RemoteDataTrack": "_data_tracks",
     "RemoteParticipant": "_participants",
     "RemoteTrack": "_tracks",
     "RemoteTrackPublication": "_tracks",
@@ -110,7 +120,10 @@ __all__ = [
     "ByteStreamWriter",
     "ChatMessage",
     "ConnectionState",
+    "DataFrame",
+    "DataSchema",
     "DisconnectReason",
+    "LocalDataTrack",
     "LocalParticipant",
     "LocalTrack",
     "LocalTrackPublication",
@@ -118,8 +131,10 @@ __all__ = [
     "MediaStream",
     "MemoryRooms",
     "NativeRooms",
+    "Overflow",
     "Participant",
     "ParticipantKind",
+    "RemoteDataTrack",
     "RemoteParticipant",
     "RemoteTrack",
     "RemoteTrackPublication",

@@ -314,7 +314,7 @@ class RoomLedger:
             return found.record
         _check_size("room metadata", len(metadata.encode()), METADATA_BYTES_MAX)
         record = RoomRecord(
-            sid=self._id("RM_"),
+            sid=self.new_id("RM_"),
             name=name,
             metadata=metadata,
             empty_timeout=empty_timeout,
@@ -375,7 +375,7 @@ class RoomLedger:
         home = self._rooms[room]
         earlier = home.people.get(identity)
         record = ParticipantRecord(
-            sid=self._id("PA_"),
+            sid=self.new_id("PA_"),
             identity=identity,
             name=name,
             metadata=metadata,
@@ -499,7 +499,7 @@ class RoomLedger:
         sources = person.permissions.can_publish_sources
         if not person.permissions.can_publish or (sources and source not in sources):
             raise RoomPermissionError("NotAllowed - does not have permission to publish")
-        track = TrackRecord(sid=self._id("TR_"), name=name, kind=kind, source=source, mime_type=mime_type)
+        track = TrackRecord(sid=self.new_id("TR_"), name=name, kind=kind, source=source, mime_type=mime_type)
         after = replace(person, tracks=(*person.tracks, track), has_published=True)
         self._put(home, after)
         self._emit(TrackAdded(room=home.record, participant=after, track=track, first=not person.has_published))
@@ -589,7 +589,8 @@ class RoomLedger:
         home.deadline = deadline
         heapq.heappush(self._deadlines, (deadline, home.record.name, home.record.sid))
 
-    def _id(self, prefix: str) -> str:
+    def new_id(self, prefix: str) -> str:
+        """An id as a server makes them."""
         return prefix + "".join(self._rng.choices(_ID_ALPHABET, k=12))
 
     def _find(self, sid: str) -> tuple[_Room, ParticipantRecord] | None:

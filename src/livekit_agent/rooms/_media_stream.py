@@ -56,6 +56,8 @@ class MediaQueue(Generic[F]):
         self.overrun = 0
         """Counted by the transport, perhaps in a thread of the library's."""
         self.ended = False
+        self.error: Exception | None = None
+        """Why it ended, where that is not as it should be; told once, after the frames."""
         self.wake: anyio.Event | None = None
         self.on_end: Callable[[], object] | None = None
         """Called once, when it ends for whatever reason (the track's)."""
@@ -95,14 +97,18 @@ class MediaQueue(Generic[F]):
             return
         self.ended = True
         self._link.detach(self)
-        self._link.transport.router.close_stream(self._handle)
+        self._close_native()
         if self.on_end is not None:
             self.on_end()
         self._notify()
 
+    def _close_native(self) -> None:
+        self._link.transport.router.close_stream(self._handle)
+
     def close(self) -> None:
         """As :meth:`end`, and what waits is forgotten."""
         self._frames.clear()
+        self.error = None
         self.end()
 
     def _notify(self) -> None:
@@ -153,7 +159,8 @@ class MediaStream(Generic[F]):
             if frame is not None:
                 return frame
             if queue.ended:
-                raise StopAsyncIteration
+                error, queue.error = queue.error, None
+                raise error or StopAsyncIteration
             if queue.wake is not None:
                 raise anyio.BusyResourceError("waiting on this stream")
             # No checkpoint between the look and the wait: a frame cannot slip in between.

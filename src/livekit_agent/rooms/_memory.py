@@ -91,6 +91,8 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._tickets: dict[str, _Pass] = {}
         self._count = 0
         self.media = MediaHub(self)
+        self.schemas: dict[tuple[str, bytes], str] = {}
+        """Definitions of data schemas: by participant sid and schema id."""
         self._settling = False
         self._script: deque[str | None] = deque()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
@@ -458,6 +460,11 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         for connection in list(self._by_sid.values()):
             self.ledger.leave(connection.sid, now=self.now(), reason=DisconnectReason.SERVER_SHUTDOWN)
         self.settle()
+
+    def forget_schemas(self, sid: str) -> None:
+        """Who leaves takes its schemas along."""
+        for key in [key for key in self.schemas if key[0] == sid]:
+            del self.schemas[key]
 
     def new_id(self, prefix: str) -> str:
         """An id for something that a participant sends."""

@@ -51,10 +51,18 @@ class MemoryPeer:
     def _send_event(self, event: ffi.FfiEvent) -> None:
         raise NotImplementedError
 
+    def _may_publish_data(self) -> bool:
+        found = self._rooms.ledger.member(self.sid)
+        return not self._ended and found is not None and found[1].permissions.can_publish_data
+
+    def _may_subscribe(self) -> bool:
+        # Gone from the ledger already, while the news is still on its way to us: then no.
+        found = self._rooms.ledger.member(self.sid)
+        return found is not None and found[1].permissions.can_subscribe
+
     def _hearers(self, destinations: Any) -> list[MemoryTransport]:
         """Whom what we send reaches: the others, or those named; nobody if we may not send."""
-        found = self._rooms.ledger.member(self.sid)
-        if found is None or not found[1].permissions.can_publish_data:
+        if not self._may_publish_data():
             return []
         people = self._rooms.ledger.participants(self.room_name)
         wanted = [p for p in people if p.sid != self.sid and (not destinations or p.identity in destinations)]

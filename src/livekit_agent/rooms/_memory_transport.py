@@ -37,6 +37,7 @@ from ._ledger import (
     TrackRecord,
 )
 from ._mailbox import Mailbox, current_loop
+from ._memory_data_tracks import MemoryDataTracks
 from ._memory_media import LocalMedia, MemoryMedia
 from ._memory_rpc import MemoryRpc
 from ._memory_streams import MemoryStreams
@@ -61,12 +62,13 @@ class _Publication:
     identity: str
 
 
-class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
+class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
     """A transport over the ledger (see ``_transport``)."""
 
     def __init__(self, rooms: MemoryRooms) -> None:
         MemoryRpc.__init__(self)
         MemoryStreams.__init__(self)
+        MemoryDataTracks.__init__(self)
         self._rooms = rooms
         loop = current_loop()
         self.router = Router(self)
@@ -109,6 +111,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
         """Take a handle back."""
         value = self._objects.pop(handle_id, None)
         self._forget_reader(value)
+        self._forget_data_stream(value)
         self.dropped_media(value)
         return value is not None
 
@@ -168,11 +171,6 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
     def _sees(self, person: ParticipantRecord) -> bool:
         return person.sid != self.sid and not person.permissions.hidden
 
-    def _may_subscribe(self) -> bool:
-        # Gone from the ledger already, while the news is still on its way to us: then no.
-        found = self._rooms.ledger.member(self.sid)
-        return found is not None and found[1].permissions.can_subscribe
-
     # --- coming and going -----------------------------------------------------------------------------------------
 
     def _do_connect(self, request: room_pb.ConnectRequest) -> ffi.FfiResponse:
@@ -225,6 +223,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
             for event in held:
                 self._mailbox.put(event)
             if not self._ended:
+                self._announce_data_tracks()
                 for person in self._rooms.ledger.participants(self.room_name):
                     for track in person.tracks if self._sees(person) else ():
                         self._subscribe(person, track)
@@ -250,6 +249,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
             return
         self._fail_callers()
         self._end_streams()
+        self._rooms.forget_schemas(self.sid)
         state = room_pb.ConnectionStateChanged(state=room_pb.CONN_DISCONNECTED)
         self._tell(connection_state_changed=state)
         wire_reason: Any = reason
@@ -444,6 +444,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
                             participant_identity=person.identity, disconnect_reason=wire_reason
                         )
                     )
+                    self._publisher_left(self._rooms.connection(person.sid))
             case ParticipantChanged():
                 self._hear_change(event)
             case TrackAdded() | TrackGone() | TrackMuteChanged():
@@ -536,6 +537,8 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryMedia):
             self._tell_updated(person)
             if own:
                 self._tell_token()
+        if own and not person.permissions.can_publish_data:
+            self.take_back_data_tracks()
         if own and person.permissions.can_subscribe != previous.permissions.can_subscribe:
             self._reconsider_subscriptions(person)
 

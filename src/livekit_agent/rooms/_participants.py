@@ -11,6 +11,7 @@ from .._bounds import DATA_PACKET_BYTES_MAX
 from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
 from ._audio import AudioSource
+from ._data_tracks import DataTrackPublishing
 from ._enums import ParticipantKind, TrackSource
 from ._link import Link
 from ._messages import MessageSending
@@ -103,7 +104,7 @@ class RemoteParticipant(Participant):
         return self._views
 
 
-class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending):
+class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending, DataTrackPublishing):
     """Ourselves.
 
     The calls raise :class:`RoomClosedError` when the room is over or ends meanwhile, :class:`RoomPermissionError` when

@@ -21,11 +21,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from livekit.rtc._proto import audio_frame_pb2 as audio
     from livekit.rtc._proto import data_stream_pb2 as data_stream
+    from livekit.rtc._proto import data_track_pb2 as data_track
+    from livekit.rtc._proto import e2ee_pb2 as e2ee
     from livekit.rtc._proto import ffi_pb2 as ffi
     from livekit.rtc._proto import handle_pb2 as handle
     from livekit.rtc._proto import participant_pb2 as participant
     from livekit.rtc._proto import room_pb2 as room
     from livekit.rtc._proto import rpc_pb2 as rpc
+    from livekit.rtc._proto import stats_pb2 as stats
     from livekit.rtc._proto import track_pb2 as track
     from livekit.rtc._proto import video_frame_pb2 as video
 
@@ -33,6 +36,8 @@ __all__ = [
     "SUPPORTED",
     "audio",
     "data_stream",
+    "data_track",
+    "e2ee",
     "ffi",
     "handle",
     "installed_version",
@@ -40,6 +45,7 @@ __all__ = [
     "participant",
     "room",
     "rpc",
+    "stats",
     "track",
     "video",
 ]
@@ -69,11 +75,14 @@ def _load() -> dict[str, ModuleType]:
     names = {
         "audio": "audio_frame_pb2",
         "data_stream": "data_stream_pb2",
+        "data_track": "data_track_pb2",
+        "e2ee": "e2ee_pb2",
         "ffi": "ffi_pb2",
         "handle": "handle_pb2",
         "participant": "participant_pb2",
         "room": "room_pb2",
         "rpc": "rpc_pb2",
+        "stats": "stats_pb2",
         "track": "track_pb2",
         "video": "video_frame_pb2",
     }

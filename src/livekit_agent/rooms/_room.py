@@ -26,6 +26,7 @@ from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX, STREAM_BUFFER_BYTES_MAX
 from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
 from ._calls import Call
+from ._data_tracks import RemoteDataTrack
 from ._enums import ConnectionState, DisconnectReason
 from ._link import Link
 from ._participants import LocalParticipant, RemoteParticipant
@@ -116,6 +117,11 @@ class Room:
     def remote_participants(self) -> Mapping[str, RemoteParticipant]:
         """Everybody else, by identity (live)."""
         return self._model.remote
+
+    @property
+    def data_tracks(self) -> Mapping[str, RemoteDataTrack]:
+        """The data tracks of all others, by sid (live)."""
+        return self._model.data_tracks.tracks
 
     @property
     def num_participants(self) -> int:
@@ -216,6 +222,8 @@ class Room:
                             track=publication.track, publication=publication, participant=participant
                         )
                     )
+        for track in self._model.data_tracks.tracks.values():
+            subscription.put(events.DataTrackPublished(track=track, participant=track.participant, existing=True))
 
     def _emit(self, event: events.RoomEvent) -> None:
         for subscription in list(self._subscriptions):

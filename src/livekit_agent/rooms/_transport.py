@@ -40,6 +40,7 @@ RoomSink = Callable[[room.RoomEvent], None]
 
 ROUTED_BY_HANDLE = {
     "byte_stream_reader_event": "reader_handle",
+    "data_track_stream_event": "stream_handle",
     "rpc_method_invocation": "local_participant_handle",
     "text_stream_reader_event": "reader_handle",
 }

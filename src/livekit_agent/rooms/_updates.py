@@ -14,6 +14,7 @@ from types import MappingProxyType
 
 from .. import events
 from .._types import ConnectionQuality
+from ._data_tracks import DataTrackInbox
 from ._enums import ConnectionState, TrackKind, known
 from ._link import Link
 from ._messages import ChatMessage, TranscriptionSegment
@@ -37,8 +38,6 @@ IGNORED = frozenset(
         "stream_trailer_received",
         "data_channel_low_threshold_changed",
         "participant_encryption_status_changed",
-        "data_track_published",
-        "data_track_unpublished",
     }
 )
 """Events that change nothing here.  What they own is given back."""
@@ -68,6 +67,8 @@ HANDLED = (
     "data_packet_received",
     "chat_message",
     "transcription_received",
+    "data_track_published",
+    "data_track_unpublished",
     "text_stream_opened",
     "byte_stream_opened",
     "room_metadata_changed",
@@ -99,6 +100,7 @@ class Model:
         self._remote: dict[str, RemoteState] = {}
         self._views: dict[str, RemoteParticipant] = {}
         self.remote = MappingProxyType(self._views)
+        self.data_tracks = DataTrackInbox(link, self._local, self.remote, emit)
         for entry in result.participants:
             state = self._add(entry.participant)
             for owned in entry.publications:
@@ -271,6 +273,12 @@ class Model:
 
     def _on_byte_stream_opened(self, event: room_pb.RoomEvent) -> None:
         self.streams.bytes_opened(event.byte_stream_opened.reader, event.byte_stream_opened.participant_identity)
+
+    def _on_data_track_published(self, event: room_pb.RoomEvent) -> None:
+        self.data_tracks.published(event.data_track_published.track)
+
+    def _on_data_track_unpublished(self, event: room_pb.RoomEvent) -> None:
+        self.data_tracks.unpublished(event.data_track_unpublished.sid)
 
     def _on_transcription_received(self, event: room_pb.RoomEvent) -> None:
         said = event.transcription_received
