@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._bounds import ANSWER_TIMEOUT
-from ._history import JobStory
+from ._history import ENDINGS, JobStory
 from ._judge import Checker, Jury
 from ._trace import Note
 
@@ -12,6 +12,9 @@ __all__ = ["JOBS"]
 #: The numbers of a scripted handler's clean-ups in the order they must run: last pushed, first called.
 CLEANUP_ORDER = [2, 1, 0]
 
+#: The notes of a handler's end, however it ended.
+LEAVINGS = tuple(f"handler {kind}" for kind in ENDINGS)
+
 STUCK = "handler ignored its cancellation"
 CUT_SHORT = ("worker cancelled", "worker shut down before the job ended")
 
@@ -19,14 +22,13 @@ CUT_SHORT = ("worker cancelled", "worker shut down before the job ended")
 class J1_called_once(Checker):
     """The handler is called exactly once for a job that got as far as running, and never for another."""
 
-    watches = ("handler", "worker")
+    watches = ("handler started", "worker ended")
 
     def look(self, note: Note) -> None:
         if note.what == "handler":
-            if note.kind == "started":
-                job = self.history.job(note)
-                self.judge(len(job.started) == 1 and job.run_at is not None, f"{note.job} was started wrongly")
-        elif note.kind == "ended":
+            job = self.history.job(note)
+            self.judge(len(job.started) == 1 and job.run_at is not None, f"{note.job} was started wrongly")
+        else:
             for job in self.history.life(note.who).jobs.values():
                 if job.run_at is not None:
                     self.judge(len(job.started) == 1, f"{job.job}: its handler was called {len(job.started)} times")
@@ -35,7 +37,7 @@ class J1_called_once(Checker):
 class J2_terminate_cancels(Checker):
     """A termination cancels the job's scope at the handler's next checkpoint."""
 
-    watches = ("handler", "hear")
+    watches = (*LEAVINGS, "hear termination")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -43,11 +45,11 @@ class J2_terminate_cancels(Checker):
 
     def look(self, note: Note) -> None:
         if note.what == "hear":
-            if note.kind == "termination" and not note.who.startswith("s:") and not note.data.get("unheard"):
+            if not note.who.startswith("s:") and not note.data.get("unheard"):
                 job = self.history.job(note)
                 if job.running and job.plain and job.ended_at is None:
                     self._due[job.life.label, note.job] = job
-        elif note.kind in ("returned", "raised", "cancelled"):
+        else:
             job = self._due.pop((note.who, note.job), None)
             if job is not None:
                 self.judge(note.t == job.terminate_heard_at, f"{note.job} ran on after its termination")
@@ -61,16 +63,15 @@ class J3_terminated_once(Checker):
     """on_job_terminated is called exactly once per assigned job, after the job's tasks have ended; only for a stuck one
     before."""
 
-    watches = ("handler", "worker")
+    watches = ("handler terminated", "worker ended")
 
     def look(self, note: Note) -> None:
         if note.what == "handler":
-            if note.kind == "terminated":
-                job = self.history.job(note)
-                stuck = any(said.data["error"] == STUCK for said in job.said) or _unsaid(job)
-                self.judge(len(job.terminated) == 1, f"{note.job} was said to be over twice")
-                self.judge(stuck or (not job.running and job.children == 0), f"{note.job} still runs")
-        elif note.kind == "ended":
+            job = self.history.job(note)
+            stuck = any(said.data["error"] == STUCK for said in job.said) or _unsaid(job)
+            self.judge(len(job.terminated) == 1, f"{note.job} was said to be over twice")
+            self.judge(stuck or (not job.running and job.children == 0), f"{note.job} still runs")
+        else:
             for job in self.history.life(note.who).jobs.values():
                 if job.assigned_at is not None:
                     self.judge(len(job.terminated) == 1, f"{job.job}: {len(job.terminated)} calls of on_job_terminated")
@@ -84,11 +85,9 @@ def _unsaid(job: JobStory) -> bool:
 class J4_cleanups(Checker):
     """Each clean-up runs exactly once, last pushed first, even if another raises."""
 
-    watches = ("event",)
+    watches = ("event job_ended",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "job_ended":
-            return
         job = self.history.job(note)
         if job.started and job.script.get("cleanup") and not job.running:
             self.judge(job.cleanups == CLEANUP_ORDER, f"{note.job}: clean-ups {job.cleanups}, not {CLEANUP_ORDER}")
@@ -97,38 +96,36 @@ class J4_cleanups(Checker):
 class J5_errors_stay(Checker):
     """An error in one job changes no other job and not the worker."""
 
-    watches = ("event", "worker")
+    watches = ("event job_ended", "worker ended")
 
     def look(self, note: Note) -> None:
         life = self.history.life(note.who)
         if note.what == "event":
-            if note.kind == "job_ended" and note.data["status"] == "FAILED":
+            if note.data["status"] == "FAILED":
                 cancelled = life.cancelled_at is not None or life.stops or life.draining_at is not None
                 unasked = note.data["reason"] in CUT_SHORT and not cancelled
                 self.judge(not unasked, f"{note.job} was cancelled and nobody asked for it")
-        elif note.kind == "ended":
+        else:
             self.judge("Scripted" not in str(note.data["error"]), f"{note.who} ended by a job's error")
 
 
 class J6_never_more_than_max(Checker):
     """Live jobs, promised ones counted, are never more than max_jobs."""
 
-    watches = ("stage", "handler")
+    watches = ("stage accept", "stage assign", "handler started")
 
     def look(self, note: Note) -> None:
-        if note.kind in ("accept", "assign", "started"):
-            life = self.history.life(note.who)
-            self.judge(life.places <= life.max_jobs, f"{life.places} jobs, {life.max_jobs:g} allowed")
+        life = self.history.life(note.who)
+        places = life.places
+        self.judge(places <= life.max_jobs, f"{places} jobs, {life.max_jobs:g} allowed")
 
 
 class J7_drain_ends_when_done(Checker):
     """A drain ends as soon as, and not before, no job lives or its time-out has passed."""
 
-    watches = ("worker",)
+    watches = ("worker ended",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "ended":
-            return
         life = self.history.life(note.who)
         alive = [job.job for job in life.jobs.values() if job.running or (job.assigned_at is not None and not job.over)]
         self.judge(not alive, f"{note.who} ended with {alive}")
@@ -147,16 +144,15 @@ class J7_drain_ends_when_done(Checker):
 class J8_second_stop_shortens(Checker):
     """A second stop is idempotent and may only shorten the first."""
 
-    watches = ("handler", "event")
+    watches = (*LEAVINGS, "event draining")
 
     def look(self, note: Note) -> None:
         life = self.history.life(note.who)
         if len(life.stops) < 2:
             return
         if note.what == "event":
-            if note.kind == "draining":
-                self.judge(life.draining_at == note.t, f"{note.who} began to drain again")
-        elif note.kind in ("returned", "raised", "cancelled"):
+            self.judge(life.draining_at == note.t, f"{note.who} began to drain again")
+        else:
             job = self.history.job(note)
             if job.plain and job.life.cancelled_at is None and job.started and job.started[0] <= life.drain_deadline:
                 self.judge(_at_or_just_after(note.t, life.drain_deadline), f"{note.job} outlived the earliest deadline")
@@ -171,10 +167,10 @@ class J9_no_yes_after_stop(Checker):
     """No job is accepted after stop() was called, an offer in flight included; nor once a cancelled start() has begun
     to drain."""
 
-    watches = ("say",)
+    watches = ("say answer",)
 
     def look(self, note: Note) -> None:
-        if note.kind == "answer" and not note.who.startswith("s:"):
+        if not note.who.startswith("s:"):
             life = self.history.life(note.who)
             if life.stops or life.draining_at is not None:
                 self.judge(not note.data["yes"], f"{note.job} was accepted after the stop")
@@ -185,7 +181,7 @@ class J9_no_yes_after_stop(Checker):
 class J10_connection_loss_cancels_nothing(Checker):
     """A lost connection cancels no job; the job's status survives any number of reconnects."""
 
-    watches = ("closed", "event")
+    watches = ("closed", "event job_ended")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -198,7 +194,7 @@ class J10_connection_loss_cancels_nothing(Checker):
                 for job in life.jobs.values():
                     if job.running:
                         self._survivors[life.label, job.job] = job
-        elif note.kind == "job_ended" and (job := self._survivors.pop((life.label, note.job), None)) is not None:
+        elif (job := self._survivors.pop((life.label, note.job), None)) is not None:
             cut = job.reason in CUT_SHORT and not (life.stops or life.cancelled_at is not None or life.draining_at)
             self.judge(not cut, f"{note.job} was cancelled, and only its connection was lost")
 
@@ -206,10 +202,10 @@ class J10_connection_loss_cancels_nothing(Checker):
 class J11_no_answer_is_no(Checker):
     """A handler that fails on an offer, or does not answer it in time, declines it."""
 
-    watches = ("say",)
+    watches = ("say answer",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "answer" or note.who.startswith("s:"):
+        if note.who.startswith("s:"):
             return
         job = self.history.job(note)
         request = job.script.get("request")
@@ -222,7 +218,7 @@ class J11_no_answer_is_no(Checker):
 class J12_contexts_stay(Checker):
     """What one job keeps in context variables is never seen by another."""
 
-    watches = ("handler",)
+    watches = ("handler started", *LEAVINGS)
 
     def look(self, note: Note) -> None:
         if "foreign" in note.data:

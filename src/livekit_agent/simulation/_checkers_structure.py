@@ -10,14 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._bounds import CLOSE_TIMEOUT, FLUSH_TIMEOUT, ROOM_LEAVE_TIMEOUT
-from ._history import JobStory, LifeStory
+from ._history import ENDINGS, JobStory, LifeStory
 from ._judge import Checker, Jury
 from ._trace import Note
 
 __all__ = ["STRUCTURE"]
-
-_ENDINGS = ("returned", "raised", "cancelled")
-
 
 class S1_nothing_left(Checker):
     """After the run nothing is left: no task, no open stream, no thread, no agent in a room."""
@@ -47,11 +44,9 @@ class S2_every_task_has_a_nursery(Checker):
 class S3_reasons_are_true(Checker):
     """A job that was cancelled was cancelled for the reason that it reports, and the reason did happen."""
 
-    watches = ("event",)
+    watches = ("event job_ended",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "job_ended":
-            return
         job = self.history.job(note)
         reason = str(note.data["reason"])
         how = job.out[-1].kind if job.out else ""
@@ -98,13 +93,12 @@ _EVIDENCE: Mapping[str, Callable[[JobStory, Note], bool]] = {
 class S4_cancellation_is_no_failure(Checker):
     """Cancellation is never swallowed by the SDK and never becomes a job's error."""
 
-    watches = ("event", "worker")
+    watches = ("event job_ended", "worker ended")
 
     def look(self, note: Note) -> None:
         if note.what == "event":
-            if note.kind == "job_ended":
-                self.judge("Cancelled" not in str(note.data["leaves"]), f"{note.job} failed with {note.data['leaves']}")
-        elif note.kind == "ended":
+            self.judge("Cancelled" not in str(note.data["leaves"]), f"{note.job} failed with {note.data['leaves']}")
+        else:
             life = self.history.life(note.who)
             # Cancelled while it was about to return anyway, it may return.
             if life.cancelled_at is not None and not life.stops and not note.data["error"]:
@@ -119,11 +113,9 @@ class S5_every_leaf(Checker):
     raise one would end the simulation itself, on asyncio inside the loop; tests/runtime does it in a process.
     """
 
-    watches = ("event",)
+    watches = ("event job_ended",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "job_ended":
-            return
         job = self.history.job(note)
         leaves = note.data["leaves"]
         assert isinstance(leaves, tuple)
@@ -180,11 +172,9 @@ _SHIELDS: Mapping[str, Callable[[LifeStory], float]] = {
 class S7_cleanup_is_shielded(Checker):
     """When start() is cancelled from outside, each job still runs its clean-ups within their budget."""
 
-    watches = ("event",)
+    watches = ("event job_ended",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "job_ended":
-            return
         job = self.history.job(note)
         life = job.life
         if life.cancelled_at is None or not job.started or job.running or not job.script.get("cleanup"):
@@ -197,7 +187,7 @@ class S7_cleanup_is_shielded(Checker):
 class S8_full_outbox_blocks_nothing(Checker):
     """While the worker cannot write, terminations still cancel at once and pings still come in."""
 
-    watches = ("broken", "hear", "handler", "deliver")
+    watches = ("broken", "hear termination", *(f"handler {kind}" for kind in ENDINGS), "deliver down")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -209,14 +199,14 @@ class S8_full_outbox_blocks_nothing(Checker):
             if note.kind == "choke":
                 self._choked[str(note.data["connection"])] = note.t + float(note.data["seconds"])  # pyright: ignore[reportArgumentType]
         elif note.what == "hear":
-            if note.kind == "termination" and self._choked.get(note.who, -1.0) >= note.t:
+            if self._choked.get(note.who, -1.0) >= note.t:
                 job = self.history.job(note)
                 if job.running and job.plain and job.ended_at is None:
                     self._due[job.life.label, note.job] = note.t
         elif note.what == "handler":
-            if note.kind in _ENDINGS and (due := self._due.pop((note.who, note.job), None)) is not None:
+            if (due := self._due.pop((note.who, note.job), None)) is not None:
                 self.judge(note.t == due, f"{note.job} was cancelled {note.t - due:g} s late, the outbox was full")
-        elif note.kind == "down" and self._choked.get(str(note.data["connection"]), -1.0) >= note.t:
+        elif self._choked.get(str(note.data["connection"]), -1.0) >= note.t:
             self.judge(True, "")  # pings still come in while nothing goes out
 
     def finish(self) -> None:

@@ -15,7 +15,7 @@ from .._bounds import (
 from ._frames import WINDOW
 from ._history import FINAL
 from ._judge import Checker, Jury
-from ._trace import Note
+from ._trace import Note, Value
 
 __all__ = ["WIRE"]
 
@@ -52,7 +52,7 @@ class W1_register_first(Checker):
 class W2_one_answer(Checker):
     """Each offer is answered at most once, and by its deadline if the connection lives that long."""
 
-    watches = ("say", "hear", "deliver", "closed")
+    watches = ("say answer", "hear offer", "deliver", "closed")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -67,9 +67,10 @@ class W2_one_answer(Checker):
         elif note.what == "closed":
             for key in [key for key in self._open if key[0] == note.who]:
                 del self._open[key]
-        elif note.what == "hear" and note.kind == "offer" and not note.data.get("unheard"):
-            self._open[note.who, note.job] = note.t
-        elif note.what == "say" and note.kind == "answer":
+        elif note.what == "hear":
+            if not note.data.get("unheard"):
+                self._open[note.who, note.job] = note.t
+        else:
             since = self._open.pop((note.who, note.job), None)
             if since is None:
                 self.judge(False, f"{note.job} was answered again, or unasked")
@@ -87,10 +88,10 @@ class W2_one_answer(Checker):
 class W3_no_place_no_yes(Checker):
     """A draining or full worker answers available=false."""
 
-    watches = ("say",)
+    watches = ("say answer",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "answer" or not _worker_end(note):
+        if not _worker_end(note):
             return
         life = self.history.life(note.who)
         draining = life.draining_at is not None
@@ -104,7 +105,7 @@ class W3_no_place_no_yes(Checker):
 class W4_no_yes_no_job(Checker):
     """An assignment without our yes on that connection is refused or ignored, never run."""
 
-    watches = ("hear", "stage", "say", "handler")
+    watches = ("hear assignment", "stage assign", "say", "handler started")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -112,21 +113,19 @@ class W4_no_yes_no_job(Checker):
 
     def look(self, note: Note) -> None:
         if note.what == "hear":
-            if note.kind == "assignment" and _worker_end(note) and not note.data.get("unheard"):
+            if _worker_end(note) and not note.data.get("unheard"):
                 job = self.history.job(note)
                 lawful = job.yes_on == note.who and job.lapsed_at is None
                 self._unlawful = None if lawful or job.assigned_at is not None else (note.who, note.job)
         elif note.what == "stage":
-            if note.kind == "assign":
-                job = self.history.job(note)
-                connection = job.life.connection
-                self.judge(
-                    connection is not None and job.yes_on == connection.label,
-                    f"{note.job} was taken, the yes for it was said on {job.yes_on or 'no connection'}",
-                )
+            job = self.history.job(note)
+            connection = job.life.connection
+            self.judge(
+                connection is not None and job.yes_on == connection.label,
+                f"{note.job} was taken, the yes for it was said on {job.yes_on or 'no connection'}",
+            )
         elif note.what == "handler":
-            if note.kind == "started":
-                self.judge(self.history.job(note).assigned_at is not None, f"{note.job} was started unassigned")
+            self.judge(self.history.job(note).assigned_at is not None, f"{note.job} was started unassigned")
         elif self._unlawful is not None and note.who == self._unlawful[0]:
             refused = (note.kind, note.job, note.data.get("status")) == ("job_status", self._unlawful[1], "FAILED")
             self.judge(refused, f"{self._unlawful[1]} came without our yes and was not refused")
@@ -136,19 +135,20 @@ class W4_no_yes_no_job(Checker):
 class W5_duplicates_start_nothing(Checker):
     """A second assignment of a job id starts nothing."""
 
-    watches = ("stage", "handler", "room", "hear")
+    watches = ("handler started", "room entered", "hear assignment")
 
     def look(self, note: Note) -> None:
         if not note.job:
             return
-        if note.what == "hear" and note.kind == "assignment" and _worker_end(note):
-            job = self.history.job(note)
-            if job.assignments > 1:
-                self.judge(len(job.started) <= 1 and job.joins <= 1, f"{note.job} runs twice")
-        elif note.what == "handler" and note.kind == "started":
+        if note.what == "hear":
+            if _worker_end(note):
+                job = self.history.job(note)
+                if job.assignments > 1:
+                    self.judge(len(job.started) <= 1 and job.joins <= 1, f"{note.job} runs twice")
+        elif note.what == "handler":
             job = self.history.job(note)
             self.judge(len(job.started) == 1, f"{note.job} was started {len(job.started)} times")
-        elif note.what == "room" and note.kind == "entered":
+        else:
             joins = max(life.jobs[note.job].joins for life in self.history.lives.values() if note.job in life.jobs)
             self.judge(joins <= 1, f"{note.job} joined its room {joins} times")
 
@@ -156,22 +156,21 @@ class W5_duplicates_start_nothing(Checker):
 class W6_late_assignment(Checker):
     """An assignment after the answer's time-out is refused or reported FAILED, not run silently."""
 
-    watches = ("stage",)
+    watches = ("stage assign",)
 
     def look(self, note: Note) -> None:
-        if note.kind == "assign":
-            job = self.history.job(note)
-            waited = note.t - (job.yes_at if job.yes_at is not None else note.t)
-            self.judge(waited <= ASSIGNMENT_TIMEOUT and job.lapsed_at is None, f"{note.job} came after {waited:g} s")
+        job = self.history.job(note)
+        waited = note.t - (job.yes_at if job.yes_at is not None else note.t)
+        self.judge(waited <= ASSIGNMENT_TIMEOUT and job.lapsed_at is None, f"{note.job} came after {waited:g} s")
 
 
 class W7_running_first(Checker):
     """The first status of a job whose handler ran while the worker was registered is RUNNING, and it is said once."""
 
-    watches = ("say",)
+    watches = ("say job_status",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "job_status" or not _worker_end(note):
+        if not _worker_end(note):
             return
         job = self.history.job(note)
         said = [str(earlier.data["status"]) for earlier in job.said]
@@ -186,17 +185,17 @@ class W8_one_final_status(Checker):
     """Every assigned job's one final status reaches a server, unless the worker's report names it as unproven; what no
     server has heard is said again on each new connection."""
 
-    watches = ("hear", "worker", "closed")
+    watches = ("hear job_status", "worker ended", "closed")
 
     def look(self, note: Note) -> None:
         if note.what == "closed":
             if not note.who.startswith("s:"):
                 self._judge_resent(note.who)
         elif note.what == "hear":
-            if note.who.startswith("s:") and note.kind == "job_status" and note.data["status"] in FINAL:
+            if note.who.startswith("s:") and note.data["status"] in FINAL:
                 finals = [n for n in self.history.job(note).received if n.data["status"] in FINAL]
                 self.judge(_same(finals), f"the server was told different ends of {note.job}")
-        elif note.kind == "ended":
+        else:
             unproven = note.data["unproven"]
             assert isinstance(unproven, tuple)
             for job in self.history.life(note.who).jobs.values():
@@ -220,10 +219,10 @@ class W8_one_final_status(Checker):
 class W9_nothing_after_the_end(Checker):
     """After a job's final status nothing is said about it, except the identical status again."""
 
-    watches = ("say",)
+    watches = ("say job_status",)
 
     def look(self, note: Note) -> None:
-        if note.kind != "job_status" or not _worker_end(note):
+        if not _worker_end(note):
             return
         job = self.history.job(note)
         finals = [n for n in job.said if n.data["status"] in FINAL]
@@ -235,10 +234,10 @@ class W9_nothing_after_the_end(Checker):
 class W10_status_order(Checker):
     """Statuses go out in the order of the job's transitions, over reconnects too, and say what was decided."""
 
-    watches = ("say", "stage")
+    watches = ("say job_status",)
 
     def look(self, note: Note) -> None:
-        if note.what != "say" or note.kind != "job_status" or not _worker_end(note):
+        if not _worker_end(note):
             return
         job = self.history.job(note)
         if job.assigned_at is None:
@@ -252,7 +251,7 @@ class W10_status_order(Checker):
 class W11_live_jobs_named(Checker):
     """A new registration names exactly the live jobs."""
 
-    watches = ("hear", "say")
+    watches = ("hear registered", "say")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -262,7 +261,7 @@ class W11_live_jobs_named(Checker):
         if not _worker_end(note):
             return
         if note.what == "hear":
-            if note.kind == "registered" and not note.data.get("unheard"):
+            if not note.data.get("unheard"):
                 jobs = self.history.life(note.who).jobs.values()
                 live = tuple(job.job for job in jobs if job.assigned_at is not None and job.ended_at is None)
                 self._expected.setdefault(note.who, live)
@@ -279,7 +278,7 @@ class W11_live_jobs_named(Checker):
 class W12_heartbeat(Checker):
     """A ping is answered at once if the peer reads; a connection that is silent for 30 s is given up."""
 
-    watches = ("deliver", "frame", "closed", "hear", "say")
+    watches = ("deliver down", "frame pong", "closed", "hear ping", "say pong")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -288,17 +287,16 @@ class W12_heartbeat(Checker):
 
     def look(self, note: Note) -> None:
         if note.what == "deliver":
-            if note.kind == "down":
-                self._on_delivery(note, str(note.data["connection"]))
+            self._on_delivery(note, str(note.data["connection"]))
         elif note.what == "frame":
-            due = self._pings.get(note.who)
-            if note.kind == "pong" and due:
+            if due := self._pings.get(note.who):
                 self.judge(note.t - due.pop(0) <= WRITE_TIMEOUT, f"{note.who} answered a ping too late")
         elif note.what == "closed":
             self._on_closed(note)
-        elif note.who.startswith("s:") and note.kind == "ping":
-            self._worker_pings[note.who] = note.t
-        elif note.who.startswith("s:") and note.kind == "pong":
+        elif note.kind == "ping":
+            if note.who.startswith("s:"):
+                self._worker_pings[note.who] = note.t
+        elif note.who.startswith("s:"):
             asked = self._worker_pings.pop(note.who, None)
             self.judge(asked == note.t, f"the server's pong on {note.who} did not answer a ping of that instant")
 
@@ -328,14 +326,14 @@ class W13_honest_load(Checker):
     """UpdateWorkerStatus has a load in [0, 1], counts the jobs that hold a place, says FULL exactly when no job is
     wanted, and is not repeated."""
 
-    watches = ("say",)
+    watches = ("say worker_status",)
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
         self._last: dict[str, Note] = {}
 
     def look(self, note: Note) -> None:
-        if note.kind != "worker_status" or not _worker_end(note):
+        if not _worker_end(note):
             return
         life, data = self.history.life(note.who), note.data
         load, count = data["load"], data["count"]
@@ -344,12 +342,7 @@ class W13_honest_load(Checker):
         self.judge(0 <= load <= 1, f"load {load}")
         # A stuck job's place is freed when its task has ended: after its handler's last word come late clean-ups.
         leaving = sum(
-            1
-            for job in life.jobs.values()
-            if job.over is not None
-            and job.out
-            and job.out[-1].t > job.over.t
-            and (job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned))
+            job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned) for job in life.late.values()
         )
         honest = life.places <= count <= life.places + leaving
         self.judge(honest, f"{count} jobs counted, {life.places} hold a place")
@@ -403,7 +396,7 @@ class W15_one_documented_error(Checker):
 class W16_unknown_is_skipped(Checker):
     """A message of an unknown kind, with an unknown enum, or empty, is skipped."""
 
-    watches = ("inject", "skip", "say", "closed")
+    watches = ("inject", "skip", "closed")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -502,20 +495,22 @@ class W19_same_again(_Replay):
 class W20_stable_messages(Checker):
     """Encoding and decoding change nothing: the server hears exactly what the worker said, in order."""
 
-    watches = ("say", "hear", "unstable")
+    watches = ("hear", "unstable")
 
     def look(self, note: Note) -> None:
         if note.what == "unstable":
             self.judge(False, f"{note.kind} is not the same after decoding and encoding")
-        elif note.what == "hear" and note.who.startswith("s:"):
+        elif note.who.startswith("s:"):
             connection = self.history.connection(note.who)
             number = connection.heard_by_server - 1
             said = connection.said[number] if number < len(connection.said) else None
-            same = said is not None and (said.kind, said.job, said.data) == (note.kind, note.job, _plain(note))
-            self.judge(same, f"heard {note.line()}, said was {said and said.line()}")
+            same = said is not None and (said.kind, said.job) == (note.kind, note.job) and said.data == _plain(note)
+            self.judge(same, "" if same else f"heard {note.line()}, said was {said and said.line()}")
 
 
-def _plain(note: Note) -> dict[str, object]:
+def _plain(note: Note) -> dict[str, Value]:
+    if "unheard" not in note.data:
+        return note.data
     return {name: value for name, value in note.data.items() if name != "unheard"}
 
 

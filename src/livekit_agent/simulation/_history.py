@@ -16,9 +16,12 @@ from typing import Any, ClassVar
 from ._scenario import Scenario
 from ._trace import Note
 
-__all__ = ["FINAL", "ConnectionStory", "History", "JobStory", "LifeStory", "life_of"]
+__all__ = ["ENDINGS", "FINAL", "ConnectionStory", "History", "JobStory", "LifeStory", "life_of"]
 
 FINAL = ("SUCCESS", "FAILED")
+
+ENDINGS = ("returned", "raised", "cancelled")
+"""How ``on_job_assigned`` is left."""
 
 #: What a scripted handler does that ends at once when its scope is cancelled.
 PLAIN = ("return", "raise", "hang", "shutdown", "group", "cancel", "checkpoints")
@@ -121,6 +124,10 @@ class LifeStory:
     label: str
     plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
     jobs: dict[str, JobStory] = field(default_factory=dict[str, JobStory])
+    current: dict[str, JobStory] = field(default_factory=dict[str, JobStory])
+    """Those of its jobs that may hold a place: promised, and not seen to be over.  A life may have had thousands."""
+    late: dict[str, JobStory] = field(default_factory=dict[str, JobStory])
+    """Those whose handler ended after the job was said to be over: it had been stuck."""
     connection: ConnectionStory | None = None
     """The latest."""
     dials: int = 0
@@ -141,7 +148,7 @@ class LifeStory:
     @property
     def places(self) -> int:
         """Jobs that hold a place."""
-        return sum(1 for job in self.jobs.values() if job.holds_place)
+        return sum(1 for job in self.current.values() if job.holds_place)
 
     @property
     def stopping_since(self) -> float:
@@ -174,22 +181,31 @@ class History:
         self.acts: list[str] = []
         self.lives: dict[str, LifeStory] = {}
         self.connections: dict[str, ConnectionStory] = {}
+        # The same by every label that was ever asked for: a note asks several times.
+        self._life_by_who: dict[str, LifeStory] = {}
+        self._connection_by_who: dict[str, ConnectionStory] = {}
 
     def life(self, who: str) -> LifeStory:
         """The life that a label belongs to."""
-        label = life_of(who)
-        story = self.lives.get(label)
+        story = self._life_by_who.get(who)
         if story is None:
-            story = self.lives[label] = LifeStory(label=label)
+            label = life_of(who)
+            story = self.lives.get(label)
+            if story is None:
+                story = self.lives[label] = LifeStory(label=label)
+            self._life_by_who[who] = story
         return story
 
     def connection(self, who: str) -> ConnectionStory:
         """The connection of a label, at either end."""
-        label = who.removeprefix("s:")
-        story = self.connections.get(label)
+        story = self._connection_by_who.get(who)
         if story is None:
-            life = self.life(label)
-            story = self.connections[label] = life.connection = ConnectionStory(label=label, life=life)
+            label = who.removeprefix("s:")
+            story = self.connections.get(label)
+            if story is None:
+                life = self.life(label)
+                story = self.connections[label] = life.connection = ConnectionStory(label=label, life=life)
+            self._connection_by_who[who] = story
         return story
 
     def jobs(self) -> Iterator[JobStory]:
@@ -220,6 +236,7 @@ class History:
             if note.data["yes"]:
                 job = connection.life.job(note.job)
                 job.yes_at, job.yes_on, job.lapsed_at = note.t, note.who, None
+                job.life.current[note.job] = job
         elif note.kind == "job_status":
             connection.life.job(note.job).said.append(note)
 
@@ -290,7 +307,10 @@ class History:
         if note.kind == "draining" and life.draining_at is None:
             life.draining_at = note.t
         elif note.kind == "job_ended":
-            life.job(note.job).over = note
+            job = life.job(note.job)
+            job.over = note
+            if not job.running:
+                life.current.pop(note.job, None)
 
     def _stage(self, note: Note) -> None:
         job = self.job(note)
@@ -327,9 +347,14 @@ class History:
             job.script = note.data
         elif kind == "started":
             job.started.append(note.t)
+            job.life.current[note.job] = job  # also were it started again after its end
             job.script = {**job.script, **note.data}
-        elif kind in ("returned", "raised", "cancelled"):
+        elif kind in ENDINGS:
             job.out.append(note)
+            if job.over is not None:
+                job.life.current.pop(note.job, None)
+                if note.t > job.over.t:
+                    job.life.late[note.job] = job
         elif kind == "child":
             job.children += 1
         elif kind == "child out":

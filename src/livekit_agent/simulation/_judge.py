@@ -1,7 +1,7 @@
 """What all checkers share: the base class, what a violation is, and the jury that shows them the trace.
 
 A checker is one class, named after its invariant (``W3_…``), with the promise as its docstring.  The jury calls
-``look`` with every note of the kinds it watches and ``finish`` at the end; ``judge`` counts an evaluation and records a
+``look`` with every note that it watches and ``finish`` at the end; ``judge`` counts an evaluation and records a
 violation.  It reads notes and the stories told from them (``_history.py``), nothing else: so a hand-written trace can
 make each one fire (tests/simulation/test_checkers.py).
 
@@ -11,7 +11,7 @@ Pure: layer 2.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,7 +43,7 @@ class Checker:
     name: ClassVar[str] = ""
     """The invariant's name, as in docs: ``W3``."""
     watches: ClassVar[tuple[str, ...]] = ()
-    """The ``what`` of the notes it wants to see."""
+    """The notes it wants to see: ``say`` for all of that ``what``, ``say answer`` for those of one kind."""
 
     def __init_subclass__(cls) -> None:
         cls.name = cls.__name__.partition("_")[0]
@@ -83,17 +83,23 @@ class Jury:
         self.history = History(scenario)
         self._recent: deque[Note] = deque(maxlen=_TAIL)
         self.checkers = [checker(self) for checker in checkers]
-        self._watching: dict[str, list[Checker]] = {}
-        for checker in self.checkers:
-            for what in checker.watches:
-                self._watching.setdefault(what, []).append(checker)
+        self._looks: dict[tuple[str, str], tuple[Callable[[Note], None], ...]] = {}
+        """Who looks at a note, by its ``what`` and kind; filled as they come."""
 
     def see(self, note: Note) -> None:
         """Look at a note."""
         self._recent.append(note)
         self.history.see(note)
-        for checker in self._watching.get(note.what, ()):
-            checker.look(note)
+        key = note.what, note.kind
+        looks = self._looks.get(key)
+        if looks is None:
+            looks = self._looks[key] = self._who_watches(*key)
+        for look in looks:
+            look(note)
+
+    def _who_watches(self, what: str, kind: str) -> tuple[Callable[[Note], None], ...]:
+        names = (what, f"{what} {kind}")
+        return tuple(checker.look for checker in self.checkers if any(name in checker.watches for name in names))
 
     def finish(self) -> None:
         """Nothing more comes."""

@@ -4,6 +4,10 @@ A trace is a list of :class:`Note` values.  Its hash covers every note and every
 number); two runs are the same run exactly when their hashes are equal.  Nothing in a note may differ between processes:
 no address, no random byte, no repr of a scope.
 
+Lines of JSON are for people and programs that read a trace; they are made when asked for.  What is hashed is the same
+values in marshal's second format, which knows no references and so depends on nothing but them: a run writes a thousand
+notes, and to hash their lines took an eighth of its time.
+
 Pure: layer 2.
 """
 
@@ -11,18 +15,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import marshal
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["Note", "Trace"]
 
 Value = str | int | float | bool | None | tuple[str, ...]
 
+_MARSHAL_FORMAT = 2
+_to_json = json.JSONEncoder(separators=(",", ":")).encode
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """One thing that happened."""
+
+class Note(NamedTuple):
+    """One thing that happened.  (A tuple because there are so many: it is made four times as fast as a dataclass.)"""
 
     t: float
     """Virtual seconds."""
@@ -31,10 +37,10 @@ class Note:
     it, ``h:AJ_x`` a handler, ``net``, ``world``."""
     what: str
     """``say``, ``hear``, ``closed``, ``deliver``, ``fault``, ``job``, ``worker``, ``room``, ``end``, …"""
-    kind: str = ""
-    """What exactly: a message kind, a fault's kind, a stage."""
-    job: str = ""
-    data: dict[str, Value] = field(default_factory=dict[str, Value])
+    kind: str
+    """What exactly: a message kind, a fault's kind, a stage; empty for none."""
+    job: str
+    data: dict[str, Value]
 
     def line(self) -> str:
         """The note as one line of JSON."""
@@ -43,7 +49,7 @@ class Note:
             row["kind"] = self.kind
         if self.job:
             row["job"] = self.job
-        return json.dumps({**row, **self.data}, separators=(",", ":"))
+        return _to_json({**row, **self.data})
 
 
 class Trace:
@@ -63,7 +69,7 @@ class Trace:
 
     def note(self, t: float, who: str, what: str, kind: str = "", job: str = "", /, **data: Value) -> Note:
         """Write a note."""
-        note = Note(t=t, who=who, what=what, kind=kind, job=job, data=data)
+        note = Note(t, who, what, kind, job, data)
         self.notes.append(note)
         for observer in self._observers:
             observer(note)
@@ -79,8 +85,7 @@ class Trace:
     def _fold(self) -> None:
         self._hash.update(self._steps)
         self._steps.clear()
-        for note in self.notes[self._hashed :]:
-            self._hash.update(note.line().encode())
+        self._hash.update(marshal.dumps([tuple(note) for note in self.notes[self._hashed :]], _MARSHAL_FORMAT))
         self._hashed = len(self.notes)
 
     def digest(self) -> str:
