@@ -36,17 +36,27 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-__all__ = ["CONVERSATION", "JOB", "SPEAKER", "Input", "JobStage", "Kind", "Role", "Stage"]
+__all__ = ["CONVERSATION", "JOB", "SPEAKER", "Input", "JobStage", "Kind", "Role", "Stage", "Word"]
 
 
-class Role(Enum):
+class Word(Enum):
+    """Base of the words that the tables are made of.
+
+    A member is one object for ever, so its identity is its hash; Enum's own is a call of Python code for every look
+    into a table, and each message makes a dozen.
+    """
+
+    __hash__ = object.__hash__
+
+
+class Role(Word):
     """Which end of the conversation we are."""
 
     WORKER = "worker"
     SERVER = "server"
 
 
-class Stage(Enum):
+class Stage(Word):
     """How far a conversation has come."""
 
     IDLE = auto()
@@ -67,7 +77,7 @@ class Stage(Enum):
     """Over."""
 
 
-class Kind(Enum):
+class Kind(Word):
     """Everything that can be said, and the stream's end."""
 
     UPGRADE_REQUEST = auto()
@@ -176,7 +186,7 @@ CONVERSATION: dict[Stage, dict[Kind, Stage]] = {
 }
 
 
-class JobStage(Enum):
+class JobStage(Word):
     """How far a job has come."""
 
     OFFERED = auto()
@@ -197,7 +207,7 @@ class JobStage(Enum):
     """Its one final status is decided."""
 
 
-class Input(Enum):
+class Input(Word):
     """What can happen to a job."""
 
     ACCEPT = auto()

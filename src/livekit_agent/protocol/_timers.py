@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import heapq
 import math
-from enum import Enum, auto
+from enum import auto
+
+from ._state import Word
 
 __all__ = ["Timer", "TimerTable"]
 
 
-class Timer(Enum):
+class Timer(Word):
     """What a deadline is for.  Each member says when it fires and what happens then."""
 
     HANDSHAKE = auto()

@@ -40,7 +40,7 @@ from typing import Any, NoReturn
 
 from ._errors import HORIZON, TaskLine, deadlock, refuse, where_suspended
 
-__all__ = ["VirtualTimeLoop"]
+__all__ = ["VirtualTimeLoop", "running_clock"]
 
 RETRY_TICKS = 1_000
 """Ticks in a row at one instant, each repeating a cancellation, after which only time can help.
@@ -241,6 +241,11 @@ class VirtualTimeLoop(asyncio.BaseEventLoop):
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> NoReturn:
         """Refused: the thread's time is not virtual."""
         raise refuse(f"run_in_executor({getattr(func, '__name__', 'function')})")
+
+
+def running_clock() -> Callable[[], float]:
+    """The running loop's clock."""
+    return asyncio.get_running_loop().time
 
 
 def _refuser(name: str) -> Callable[..., NoReturn]:

@@ -16,6 +16,7 @@ from ._trace import Note
 
 __all__ = ["STRUCTURE"]
 
+
 class S1_nothing_left(Checker):
     """After the run nothing is left: no task, no open stream, no thread, no agent in a room."""
 

@@ -341,9 +341,7 @@ class W13_honest_load(Checker):
         assert isinstance(count, int)
         self.judge(0 <= load <= 1, f"load {load}")
         # A stuck job's place is freed when its task has ended: after its handler's last word come late clean-ups.
-        leaving = sum(
-            job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned) for job in life.late.values()
-        )
+        leaving = sum(job.out[-1].t == note.t or len(job.cleanups) > len(job.cleaned) for job in life.late.values())
         honest = life.places <= count <= life.places + leaving
         self.judge(honest, f"{count} jobs counted, {life.places} hold a place")
         wanted = count < life.max_jobs and not data["draining"] and not life.refused

@@ -17,6 +17,7 @@ __all__ = ["WINDOW", "FrameReader", "is_assignment", "split_frames"]
 #: Bytes that may be on their way in one direction before ``send`` waits: a socket buffer.
 WINDOW = 64 * KIB
 
+_OPCODES = (0x0, 0x1, 0x2, 0x8, 0x9, 0xA)
 _CONTROL: Mapping[int, str] = {0x8: "close", 0x9: "ping", 0xA: "pong"}
 
 #: Field numbers of ServerMessage and WorkerMessage.
@@ -34,55 +35,67 @@ class FrameReader:
     def __init__(self, *, server: bool) -> None:
         self._names = _FROM_SERVER if server else _FROM_WORKER
         self._server = server
-        self._data = bytearray()
+        self._rest: bytes = b""
         self._head = True
         self._lost = False
-        self.head = b""
+        self.head: bytes = b""
         """The HTTP head, once it has passed."""
 
     def feed(self, data: bytes) -> tuple[str, ...]:
         """What ``data`` completes."""
         if self._lost:
             return ()
-        self._data += data
+        if self._rest:
+            data = self._rest + data
         kinds: list[str] = []
+        position = 0
         if self._head:
-            end = self._data.find(b"\r\n\r\n")
+            end = data.find(b"\r\n\r\n")
             if end < 0:
+                self._rest = data
                 return ()
+            position = end + 4
             self._head = False
-            self.head = bytes(self._data[: end + 4])
+            self.head = data[:position]
             # Behind any other answer than 101 come no frames.
-            self._lost = self._server and not self._data.startswith(b"HTTP/1.1 101")
+            self._lost = self._server and not data.startswith(b"HTTP/1.1 101")
             kinds.append("refusal" if self._lost else "open")
-            del self._data[: end + 4]
-        while not self._lost and (kind := self._frame()):
+        while not self._lost:
+            kind, end = self._frame(data, position)
+            if not kind:
+                break
             kinds.append(kind)
+            position = end
+        self._rest = b"" if self._lost else data[position:]
         return tuple(kinds)
 
-    def _frame(self) -> str:
-        data = self._data
-        if len(data) < 2:
-            return ""
-        opcode, masked, length = data[0] & 0x0F, data[1] & 0x80, data[1] & 0x7F
-        if data[0] & 0x70 or opcode not in (0x0, 0x1, 0x2, 0x8, 0x9, 0xA) or bool(masked) is self._server:
+    def _frame(self, data: bytes, at: int) -> tuple[str, int]:
+        """The kind of the frame that begins there and where it ends; no kind while it is not complete."""
+        if len(data) < at + 2:
+            return "", at
+        first, second = data[at], data[at + 1]
+        opcode, masked, length = first & 0x0F, second & 0x80, second & 0x7F
+        if first & 0x70 or opcode not in _OPCODES or bool(masked) is self._server:
             self._lost = True
-            return "garbage"
-        header = 2
+            return "garbage", at
+        body = at + 2
         if length >= 126:
             wide = 2 if length == 126 else 8
-            if len(data) < 2 + wide:
-                return ""
-            length = int.from_bytes(data[2 : 2 + wide], "big")
-            header = 2 + wide
-        body = header + (4 if masked else 0)
-        if len(data) < body + length:
-            return ""
-        first = data[body] if length else 0
+            body += wide
+            if len(data) < body:
+                return "", at
+            length = int.from_bytes(data[body - wide : body], "big")
+        if masked:
+            body += 4
+        end = body + length
+        if len(data) < end:
+            return "", at
+        if opcode in _CONTROL:
+            return _CONTROL[opcode], end
+        tag = data[body] if length else 0
         if masked and length:
-            first ^= data[header]
-        del data[: body + length]
-        return _CONTROL.get(opcode) or self._names.get(first >> 3, "unknown")
+            tag ^= data[body - 4]
+        return self._names.get(tag >> 3, "unknown"), end
 
 
 def split_frames(data: bytes) -> list[bytes] | None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from ._history import History
-from ._scenario import FAULT_KINDS, PAIRED, STATES, Scenario
+from ._history import ENDINGS, History
+from ._scenario import FAULT_KINDS, PAIRED, STATES
 from ._trace import Note
 
-__all__ = ["GOALS", "reached"]
+__all__ = ["GOALS", "Goals"]
 
-#: Every goal.  A goal is reached when ``reached`` yields it.
+#: Every goal.  A goal is reached when :class:`Goals` says so.
 GOALS: tuple[str, ...] = (
     *(f"fault: {kind}" for kind in FAULT_KINDS),
     # A worker in backoff has no connection that could be reset or hang: there the connect meets with it.
@@ -40,28 +40,39 @@ GOALS: tuple[str, ...] = (
 )
 
 
-def reached(notes: Sequence[Note], scenario: Scenario | None = None) -> Iterator[str]:
-    """The goals that a run reached, some more than once."""
-    history = History(scenario or Scenario(seed=0, scheduler_seed=0))
-    lost_at = -1.0
-    last_end: Note | None = None
-    for note in notes:
-        history.see(note)
-        if note.what == "fault":
-            yield from _of_fault(note)
-        elif note.what == "say":
-            yield from _of_say(note, history)
-        elif note.what == "closed" and not note.who.startswith("s:"):
-            lost_at = note.t
-        elif note.what == "handler" and note.kind in ("returned", "raised", "cancelled"):
-            yield from _of_end(note, history, last_end)
-            if lost_at == note.t:
-                yield "a job ended as its connection was lost"
-            last_end = note
-        elif note.what == "worker" and note.kind == "ended":
-            yield from _of_worker_end(note, history)
-        elif note.what in ("stage", "event", "worker", "hear"):
-            yield from _of_state(note, history)
+class Goals:
+    """Watches a trace and keeps which goals were reached.  The history must know each note already."""
+
+    def __init__(self, history: History) -> None:
+        self.reached: set[str] = set()
+        self._history = history
+        self._lost_at = -1.0
+        self._last_end: Note | None = None
+
+    def see(self, note: Note) -> None:
+        """Look at a note."""
+        what = note.what
+        if what == "fault":
+            self.reached.update(_of_fault(note))
+        elif what == "say":
+            if note.kind in _TELLING:
+                self.reached.update(_of_say(note, self._history))
+        elif what == "closed" and not note.who.startswith("s:"):
+            self._lost_at = note.t
+        elif what == "handler":
+            if note.kind in ENDINGS:
+                self.reached.update(_of_end(note, self._history, self._last_end))
+                if self._lost_at == note.t:
+                    self.reached.add("a job ended as its connection was lost")
+                self._last_end = note
+        elif what == "worker" and note.kind == "ended":
+            self.reached.update(_of_worker_end(note, self._history))
+        elif what in ("stage", "event", "worker"):
+            self.reached.update(_of_state(note, self._history))
+
+
+#: Messages that may show that a goal was reached.
+_TELLING = ("job_status", "worker_status", "answer")
 
 
 def _of_fault(note: Note) -> Iterator[str]:

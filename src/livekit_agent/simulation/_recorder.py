@@ -2,11 +2,13 @@
 
 While a run lasts, :func:`recorded` puts :class:`RecordedConnection` in the place of the worker's connection class.  It
 behaves the same and keeps every call, so that when the connection has ended the calls can be made a second time on a
-fresh connection over a copy of the job book as it was: once the same (W19), once with the inbound bytes cut otherwise
+fresh connection over a copy of the job book as it was: the very same (W19), or with the inbound bytes cut otherwise
 (W14).  Events and outgoing messages must be the same.  Masks and the upgrade's key are random: the first are taken off,
 the second is carried over.
 
-The recorder also notes what only the core's driver sees: skipped messages and the sizes of buffers.
+A replay costs as much as the connection did, so not every connection is run again, and then in one way: the ways take
+turns.  The others are only watched (:class:`WatchedConnection`): what the core's driver alone sees is noted of every
+one, skipped messages and the sizes of buffers.
 """
 
 from __future__ import annotations
@@ -21,36 +23,25 @@ from .._errors import LocalProtocolError
 from ..protocol import ConnectionClosed, Event, JobBook, MessageSkipped, SignalConnection, WorkerConnection
 from ._tap import who_am_i
 
-__all__ = ["RecordedConnection", "recorded"]
+__all__ = ["RecordedConnection", "WatchedConnection", "recorded"]
 
-#: One connection of so many is run again: each replay costs as much as the connection did.
+#: One connection of so many is run again.
 _REPLAYED = 3
+
+_WAYS = ("split", "twice")
 
 Call = tuple[str, tuple[Any, ...], dict[str, Any]]
 Note = Callable[..., None]
 
 
-class RecordedConnection(WorkerConnection):
-    """A worker's connection that remembers what was done with it."""
+class WatchedConnection(WorkerConnection):
+    """A worker's connection that notes what it skips and how much it held."""
 
-    def __init__(self, note: Note, chosen: bool, settings: dict[str, Any]) -> None:
+    def __init__(self, note: Note, settings: dict[str, Any]) -> None:
         self._note = note
         self._label = who_am_i.get()
-        self._settings = settings
-        self._snapshot = _copied(settings["book"]) if chosen else None
-        self._calls: list[Call] = []
-        self._happened: list[object] = []
-        self._sent: list[object] = []
-        self._depth = 0
-        self._peaks = {"inbound": 0, "outbox": 0}
+        self._peak_in = self._peak_out = 0
         super().__init__(**settings)
-        if chosen:
-            settings["book"].release = self._recorded_release
-
-    def _recorded_release(self, job_id: str) -> None:
-        if self._depth == 0 and not self.finished:
-            self._calls.append(("release", (job_id,), {}))
-        JobBook.release(self._book, job_id)
 
     def events(self) -> list[Event]:
         """As the base class; skipped messages are noted."""
@@ -58,47 +49,77 @@ class RecordedConnection(WorkerConnection):
         for event in events:
             if isinstance(event, MessageSkipped):
                 self._note(self._label, "skip", event.kind)
-        if self._snapshot is not None:
-            self._happened.extend(_outline(event) for event in events)
-            if any(isinstance(event, ConnectionClosed) for event in events):
-                self._replay()
         return events
 
     def data_to_send(self) -> bytes:
-        """As the base class; the size is noted."""
+        """As the base class; the size is remembered."""
+        data = super().data_to_send()
+        self._peak_out = max(self._peak_out, len(data))
+        return data
+
+    def receive_data(self, data: bytes, now: float) -> None:
+        """As the base class; what is held back for later is measured."""
+        super().receive_data(data, now)
+        held = len(self._ws._message) + len(self._ws._incoming)  # pyright: ignore[reportPrivateUsage]
+        self._peak_in = max(self._peak_in, held)
+
+    def _after_end(self) -> None:
+        super()._after_end()
+        self._note(self._label, "buffers", "", "", inbound=self._peak_in, outbox=self._peak_out)
+
+
+class RecordedConnection(WatchedConnection):
+    """A worker's connection that remembers what was done with it, and does it again ``way`` when it has ended."""
+
+    def __init__(self, note: Note, settings: dict[str, Any], way: str) -> None:
+        self._settings = settings
+        self._way = way
+        self._snapshot: JobBook | None = _copied(settings["book"])
+        self._calls: list[Call] = []
+        self._happened: list[object] = []
+        self._sent: list[object] = []
+        self._depth = 0
+        super().__init__(note, settings)
+        settings["book"].release = self._recorded_release
+
+    def _recorded_release(self, job_id: str) -> None:
+        if self._depth == 0 and not self.finished:
+            self._calls.append(("release", (job_id,), {}))
+        JobBook.release(self._book, job_id)
+
+    def events(self) -> list[Event]:
+        """As the base class; kept."""
+        events = super().events()
+        if self._snapshot is not None:
+            self._happened.extend(_outline(event) for event in events)
+            if any(isinstance(event, ConnectionClosed) for event in events):
+                self._replay(self._snapshot)
+        return events
+
+    def data_to_send(self) -> bytes:
+        """As the base class; kept."""
         self._depth += 1
         data = super().data_to_send()
         self._depth -= 1
-        self._peaks["outbox"] = max(self._peaks["outbox"], len(data))
         if self._snapshot is not None and not self.finished:
             self._calls.append(("data_to_send", (), {}))
             self._sent.extend(_messages(data))
         return data
 
-    def _after_end(self) -> None:
-        super()._after_end()
-        self._note(self._label, "buffers", "", "", **self._peaks)
-
-    def _look_at_buffers(self) -> None:
-        held = len(self._ws._message) + len(self._ws._incoming)  # pyright: ignore[reportPrivateUsage]
-        self._peaks["inbound"] = max(self._peaks["inbound"], held)
-
     # ------------------------------------------------------------------------------------ again
 
-    def _replay(self) -> None:
-        snapshot, self._snapshot = self._snapshot, None
-        assert snapshot is not None
+    def _replay(self, before: JobBook) -> None:
+        self._snapshot = None
         vars(self._book).pop("release", None)  # the class's own again
+        cut = random.Random(f"cut:{self._label}") if self._way == "split" else None
         tracer, SignalConnection.tracer = SignalConnection.tracer, None
         try:
-            for how, cut in (("twice", None), ("split", random.Random(f"cut:{self._label}"))):
-                happened, sent = self._run_again(_copied(snapshot), cut)
-                difference = _difference(self._happened, happened) or _difference(self._sent, sent)
-                self._note(
-                    self._label, "replay", how, "", same=not difference, difference=difference, inputs=len(self._calls)
-                )
+            happened, sent = self._run_again(before, cut)
         finally:
             SignalConnection.tracer = tracer
+        difference = _difference(self._happened, happened) or _difference(self._sent, sent)
+        inputs = len(self._calls)
+        self._note(self._label, "replay", self._way, "", same=not difference, difference=difference, inputs=inputs)
 
     def _run_again(self, book: JobBook, cut: random.Random | None) -> tuple[list[object], list[object]]:
         settings: dict[str, Any] = {**self._settings, "book": book}
@@ -133,7 +154,7 @@ class RecordedConnection(WorkerConnection):
 
 
 def _recording(name: str) -> Callable[..., Any]:
-    method = getattr(WorkerConnection, name)
+    method = getattr(WatchedConnection, name)
 
     def call(self: RecordedConnection, *args: Any, **kwargs: Any) -> Any:
         if self._depth == 0 and self._snapshot is not None:  # pyright: ignore[reportPrivateUsage]
@@ -142,13 +163,10 @@ def _recording(name: str) -> Callable[..., Any]:
         try:
             return method(self, *args, **kwargs)
         except LocalProtocolError as exc:
-            if self._snapshot is not None:  # pyright: ignore[reportPrivateUsage]
-                self._happened.append(str(exc))  # pyright: ignore[reportPrivateUsage]
+            self._happened.append(str(exc))  # pyright: ignore[reportPrivateUsage]
             raise
         finally:
             self._depth -= 1  # pyright: ignore[reportPrivateUsage]
-            if name == "receive_data":
-                self._look_at_buffers()  # pyright: ignore[reportPrivateUsage]
 
     call.__name__ = name
     call.__doc__ = method.__doc__
@@ -167,10 +185,13 @@ def recorded(note: Note) -> Generator[None]:
     """Inside the block every worker's connection is a recorded one; ``note(who, what, kind, job, **data)``."""
     count = 0
 
-    def make(**settings: Any) -> RecordedConnection:
+    def make(**settings: Any) -> WatchedConnection:
         nonlocal count
-        count += 1
-        return RecordedConnection(note, count % _REPLAYED == 1, {"serial": 1, **settings})
+        settings = {"serial": 1, **settings}
+        number, count = count, count + 1
+        if number % _REPLAYED:
+            return WatchedConnection(note, settings)
+        return RecordedConnection(note, settings, _WAYS[number // _REPLAYED % len(_WAYS)])
 
     original = SignalConnection.__dict__["worker"]
     SignalConnection.worker = staticmethod(make)  # pyright: ignore[reportAttributeAccessIssue]

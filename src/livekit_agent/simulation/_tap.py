@@ -74,6 +74,10 @@ _HEARD: Mapping[Kind, Callable[[Any], Row]] = {
 }
 
 
+#: A kind's word in the trace.
+_WORDS: Mapping[Kind, str] = {kind: kind.name.lower() for kind in Kind}
+
+
 class Tap:
     """The tracer of a simulation: set as ``SignalConnection.tracer`` while it runs."""
 
@@ -93,29 +97,23 @@ class Tap:
 
     def said(self, connection: SignalConnection, kind: Kind, message: Message, now: float) -> None:
         """See ``protocol.Tracer``."""
-        self._note("say", connection, kind, _SAID.get(kind), message, {})
+        label = self.label(connection)
+        extract = _SAID.get(kind)
+        job, data = ("", {}) if extract is None else extract(message)
+        self._trace.write(self._now(), label, "say", _WORDS[kind], job, data)
         if type(message).FromString(message.SerializeToString()) != message:
-            self._trace.note(self._now(), self.label(connection), "unstable", kind.name.lower())
+            self._trace.note(self._now(), label, "unstable", _WORDS[kind])
 
     def heard(self, connection: SignalConnection, kind: Kind, event: Event, now: float) -> None:
         """See ``protocol.Tracer``.  What comes while the connection is closing is legal and counts for nothing."""
-        more: dict[str, Value] = {"unheard": True} if connection.stage in _CLOSING else {}
-        self._note("hear", connection, kind, _HEARD.get(kind), event, more)
+        extract = _HEARD.get(kind)
+        job, data = ("", {}) if extract is None else extract(event)
+        if connection.stage in _CLOSING:
+            data["unheard"] = True
+        self._trace.write(self._now(), self.label(connection), "hear", _WORDS[kind], job, data)
 
     def ended(self, connection: SignalConnection, event: ConnectionClosed) -> None:
         """See ``protocol.Tracer``."""
         error = "" if event.error is None else type(event.error).__name__
         self._trace.note(self._now(), self.label(connection), "closed", "", "", code=event.code, error=error)
         self._labels.pop(connection, None)
-
-    def _note(
-        self,
-        what: str,
-        connection: SignalConnection,
-        kind: Kind,
-        extract: Callable[[Any], Row] | None,
-        message: object,
-        more: dict[str, Value],
-    ) -> None:
-        job, data = ("", {}) if extract is None else extract(message)
-        self._trace.note(self._now(), self.label(connection), what, kind.name.lower(), job, **data, **more)

@@ -69,6 +69,10 @@ class Trace:
 
     def note(self, t: float, who: str, what: str, kind: str = "", job: str = "", /, **data: Value) -> Note:
         """Write a note."""
+        return self.write(t, who, what, kind, job, data)
+
+    def write(self, t: float, who: str, what: str, kind: str, job: str, data: dict[str, Value]) -> Note:
+        """The same, ``data`` kept as it is given."""
         note = Note(t, who, what, kind, job, data)
         self.notes.append(note)
         for observer in self._observers:

@@ -40,6 +40,7 @@ from ..runtime._worker import UniversalWorker
 from ._actor import ScriptedHandler, leaves_of
 from ._network import Conditions, SimConnection
 from ._recorder import recorded
+from ._runtime import virtual_clock
 from ._scenario import TYPES, JobPlan, Scenario, WorkerPlan, draw_fault, draw_job
 from ._tap import Tap, who_am_i
 from ._trace import Trace
@@ -124,6 +125,7 @@ class World:
         self.scenario = scenario
         self.backend = backend
         self.trace = trace
+        self._clock: Callable[[], float] = anyio.current_time
         self.conditions = Conditions(self.rng("network"), self.now)
         self.seats = [Seat(index, plan) for index, plan in enumerate(scenario.workers)]
         self.rooms = MemoryRooms({_KEY: _SECRET}, rng=self.rng("rooms"), wall_clock=self.wall)
@@ -154,15 +156,15 @@ class World:
 
     def now(self) -> float:
         """Virtual seconds."""
-        return anyio.current_time()
+        return self._clock()
 
     def wall(self) -> float:
         """Virtual Unix seconds."""
-        return _EPOCH + anyio.current_time()
+        return _EPOCH + self._clock()
 
     def note(self, who: str, what: str, kind: str = "", job: str = "", **data: Any) -> None:
         """Write into the trace."""
-        self.trace.note(self.now(), who, what, kind, job, **data)
+        self.trace.write(self._clock(), who, what, kind, job, data)
 
     # ------------------------------------------------------------------------------------ the three acts
 
@@ -170,7 +172,8 @@ class World:
         """Live through the scenario."""
         from ._faults import FaultDriver
 
-        SignalConnection.tracer = Tap(self.trace, self.now)
+        self._clock = self.conditions.now = virtual_clock(self.backend)
+        SignalConnection.tracer = Tap(self.trace, self._clock)
         people = 0
         threads, tasks_before = threading.active_count(), len(anyio.get_running_tasks())
         try:
