@@ -163,7 +163,7 @@ async def test_data_goes_both_ways_with_its_topic(venue: Venue, reliable: bool) 
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             to_a, to_b = a.subscribe(events.DataReceived), b.subscribe(events.DataReceived)
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             await a.local_participant.publish_data(b"\x00ping\xff", topic="t", reliable=reliable)
             ping = await next_of(to_b, events.DataReceived)
             assert (ping.data, ping.topic, ping.reliable) == (b"\x00ping\xff", "t", reliable)
@@ -185,7 +185,7 @@ async def test_data_goes_only_where_it_is_sent(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, await venue.join("c") as c:
             to_b, to_c = b.subscribe(events.DataReceived), c.subscribe(events.DataReceived)
-            await both_see_each_other(a, b, c)
+            await venue.introduce(a, b, c)
             await a.local_participant.publish_data(b"for c", destination_identities=["c"])
             await a.local_participant.publish_data(b"for nobody", destination_identities=["nobody"])
             await a.local_participant.publish_data(b"for all")
@@ -198,7 +198,7 @@ async def test_reliable_data_keeps_its_order(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             heard = b.subscribe(events.DataReceived)
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             for number in range(100):
                 await a.local_participant.publish_data(str(number))
             got = [(await next_of(heard, events.DataReceived)).data for _ in range(100)]
@@ -467,7 +467,7 @@ async def test_a_wait_ends_with_the_room(venue: Venue) -> None:
 async def test_wait_for_takes_the_first_that_fits_or_times_out(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with anyio.create_task_group() as group:
                 group.start_soon(send_three, b)
                 event = await a.wait_for(events.DataReceived, lambda packet: packet.data == b"2", timeout=PATIENCE)

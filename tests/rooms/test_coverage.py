@@ -177,4 +177,4 @@ def test_what_only_a_browser_has_is_said_to_be_so() -> None:
 
 
 def test_the_tables_are_these() -> None:
-    assert sorted(path.stem for path in TABLES.glob("*.toml")) == sorted([*FILES, "proofs"])
+    assert sorted(path.stem for path in TABLES.glob("*.toml")) == sorted([*FILES, "facts", "proofs"])

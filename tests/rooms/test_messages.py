@@ -6,7 +6,6 @@ import time
 
 import anyio
 import pytest
-from test_conformance import both_see_each_other
 from venues import Venue, next_of
 
 from livekit_agent import RoomClosedError, RoomPermissionError, events
@@ -16,7 +15,7 @@ from livekit_agent.rooms import TranscriptionSegment
 async def test_a_chat_message_is_sent_and_edited(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             heard = b.subscribe(events.ChatReceived)
             sent = await a.local_participant.send_chat("hällo")
             first = await next_of(heard, events.ChatReceived)
@@ -34,7 +33,7 @@ async def test_a_chat_message_is_sent_and_edited(venue: Venue) -> None:
 async def test_chat_goes_only_where_it_is_sent(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, await venue.join("c") as c:
-            await both_see_each_other(a, b, c)
+            await venue.introduce(a, b, c)
             to_b, to_c = b.subscribe(events.ChatReceived), c.subscribe(events.ChatReceived)
             await a.local_participant.send_chat("for c", destination_identities=["c"])
             await a.local_participant.send_chat("for all")
@@ -46,7 +45,7 @@ async def test_an_agent_says_what_was_said(venue: Venue) -> None:
     said = TranscriptionSegment(id="1", text="good mörning", start=0.5, end=1.25, final=False, language="en")
     async with venue.open():
         async with await venue.join("a", kind="agent") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             heard = b.subscribe(events.TranscriptionReceived)
             tracks = b.subscribe(events.TrackPublished)
             track = (await a.local_participant.publish_audio()).sid
@@ -67,7 +66,7 @@ async def test_only_an_agent_may_say_what_was_said(venue: Venue) -> None:
 async def test_telephone_tones_go_both_ways(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             to_a, to_b = a.subscribe(events.DtmfReceived), b.subscribe(events.DtmfReceived)
             for key in "1#D":
                 await a.local_participant.publish_dtmf(key)

@@ -6,7 +6,6 @@ import logging
 
 import anyio
 import pytest
-from test_conformance import both_see_each_other
 from venues import PATIENCE, Venue
 
 from livekit_agent import RoomClosedError, RoomError, RoomPermissionError, RpcError
@@ -40,7 +39,7 @@ async def test_a_call_is_answered_with_who_called_what(venue: Venue) -> None:
 
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with b.serve_rpc({"note": note}) as calls:
                 assert await a.local_participant.perform_rpc("b", "note", "whý", timeout=10) == "answer to whý"
                 assert calls.calls_in_flight == 0
@@ -54,7 +53,7 @@ async def test_a_call_is_answered_with_who_called_what(venue: Venue) -> None:
 async def test_a_thousand_calls_each_way_fifty_at_once_and_each_gets_its_own_answer(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             answers: dict[tuple[str, int], str] = {}
             flying = [0, 0]
 
@@ -94,7 +93,7 @@ async def test_errors_keep_their_code_message_and_data(venue: Venue, caplog: pyt
 
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             handlers = {"refuse": refuse, "break": break_down, "wrong": lambda call: 3, "never": never}
             async with b.serve_rpc(handlers):  # type: ignore[arg-type]
                 assert await code_of(a, "b", "refuse") == (2001, "not today", '{"when": "tomorrow"}')
@@ -109,39 +108,10 @@ async def test_errors_keep_their_code_message_and_data(venue: Venue, caplog: pyt
             assert await code_of(a, "b", "refuse") == unknown
 
 
-async def test_nobody_there_and_oneself(venue: Venue) -> None:
-    async with venue.open():
-        async with await venue.join("a") as a:
-            started = anyio.current_time()
-            assert (await code_of(a, "a", "echo"))[0] == RpcCode.CONNECTION_TIMEOUT
-            assert anyio.current_time() - started < 1
-            assert await code_of(a, "nobody", "echo") == (RpcCode.CONNECTION_TIMEOUT, "Connection timeout", "")
-            assert 6.9 < anyio.current_time() - started < 10
-
-
-async def test_a_handler_that_takes_too_long_is_cancelled(venue: Venue) -> None:
-    async with venue.open():
-        async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
-            ended = anyio.Event()
-
-            async def slow(call: RpcCall) -> str:
-                try:
-                    await anyio.sleep_forever()
-                finally:
-                    ended.set()
-                return ""
-
-            async with b.serve_rpc({"slow": slow}):
-                assert (await code_of(a, "b", "slow", timeout=8.2))[0] == RpcCode.RESPONSE_TIMEOUT
-                with anyio.fail_after(PATIENCE):
-                    await ended.wait()
-
-
 async def test_leaving_the_block_tells_the_callers(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             begun = anyio.Event()
 
             async def hang(call: RpcCall) -> str:
@@ -162,7 +132,7 @@ async def test_leaving_the_block_tells_the_callers(venue: Venue) -> None:
 async def test_who_leaves_while_it_is_called_is_missed(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
 
             async def go(call: RpcCall) -> str:
                 await b.disconnect()
@@ -175,7 +145,7 @@ async def test_who_leaves_while_it_is_called_is_missed(venue: Venue) -> None:
 async def test_a_call_ends_with_the_room(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with b.serve_rpc({"never": never}), anyio.create_task_group() as group:
 
                 async def leave() -> None:
@@ -195,7 +165,7 @@ async def test_a_call_ends_with_the_room(venue: Venue) -> None:
 async def test_a_call_that_is_given_up_leaves_nothing_behind(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with b.serve_rpc({"never": never, "echo": echo}):
                 with anyio.move_on_after(0.1) as scope:
                     await a.local_participant.perform_rpc("b", "never")
@@ -209,7 +179,7 @@ async def test_a_call_that_is_given_up_leaves_nothing_behind(venue: Venue) -> No
 async def test_methods_come_and_go_while_the_block_lasts(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with b.serve_rpc() as calls:
                 with calls.register("one", echo):
                     assert await a.local_participant.perform_rpc("b", "one", "1") == "1"
@@ -238,7 +208,7 @@ async def test_a_method_is_served_once_per_room(venue: Venue) -> None:
 async def test_too_many_calls_at_once_are_refused(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with b.serve_rpc({"never": never}, concurrency=1), anyio.create_task_group() as group:
                 group.start_soon(code_of, a, "b", "never", 2)
                 await anyio.sleep(0.3)

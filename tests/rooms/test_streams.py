@@ -8,7 +8,6 @@ from pathlib import Path
 
 import anyio
 import pytest
-from test_conformance import both_see_each_other
 from venues import PATIENCE, Venue
 
 from livekit_agent import ResourceExhaustedError, RoomClosedError, RoomPermissionError, StreamError
@@ -18,7 +17,7 @@ from livekit_agent.rooms import MemoryRooms, StreamOperation
 async def test_a_text_arrives_with_all_that_was_said_about_it(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.text_streams("notes") as notes:
                 sent = await a.local_participant.send_text(
                     "hällo " * 5000, topic="notes", attributes={"k": "v"}, reply_to="earlier", attachments=["x", "y"]
@@ -35,7 +34,7 @@ async def test_a_text_arrives_with_all_that_was_said_about_it(venue: Venue) -> N
 async def test_a_text_is_written_and_read_piece_by_piece(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.text_streams() as texts, anyio.fail_after(PATIENCE):
                 writer = a.local_participant.stream_text(topic="live", operation=StreamOperation.UPDATE, version=3)
                 async with writer:
@@ -57,7 +56,7 @@ async def test_ten_megabytes_arrive_as_they_were(venue: Venue) -> None:
     data = random.Random(5).randbytes(10_000_000)
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             digest = hashlib.sha256()
 
             async def receive() -> None:
@@ -81,7 +80,7 @@ async def test_a_file_is_sent(venue: Venue, tmp_path: Path) -> None:
         pytest.skip("threads have no place under virtual time")
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             steps: list[tuple[int, int]] = []
             with b.byte_streams("files") as files, anyio.fail_after(PATIENCE):
                 await a.local_participant.send_file(path, topic="files", on_progress=lambda *step: steps.append(step))
@@ -94,7 +93,7 @@ async def test_a_file_is_sent(venue: Venue, tmp_path: Path) -> None:
 async def test_streams_go_only_where_they_are_sent_and_only_to_who_listens(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, await venue.join("c") as c:
-            await both_see_each_other(a, b, c)
+            await venue.introduce(a, b, c)
             with b.text_streams("t") as to_b, c.text_streams("t") as to_c, anyio.fail_after(PATIENCE):
                 await a.local_participant.send_text("for c", topic="t", destination_identities=["c"])
                 await a.local_participant.send_text("nobody listens", topic="other")
@@ -115,7 +114,7 @@ async def test_a_topic_has_one_listener(venue: Venue) -> None:
 async def test_a_sender_that_gives_up_says_why(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.byte_streams() as streams, anyio.fail_after(PATIENCE):
                 with pytest.raises(KeyError):
                     async with a.local_participant.stream_bytes() as writer:
@@ -132,7 +131,7 @@ async def test_a_sender_that_leaves_is_missed(venue: Venue) -> None:
     async with venue.open():
         a = await venue.join("a")
         async with await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.text_streams() as streams, anyio.fail_after(PATIENCE):
                 writer = await a.local_participant.stream_text().__aenter__()
                 await writer.write("half")
@@ -147,7 +146,7 @@ async def test_a_sender_that_leaves_is_missed(venue: Venue) -> None:
 async def test_a_reader_ends_with_the_room(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             streams = b.text_streams()
             async with a.local_participant.stream_text() as writer:
                 await writer.write("half")
@@ -164,7 +163,7 @@ async def test_a_reader_ends_with_the_room(venue: Venue) -> None:
 async def test_abandoned_readers_and_listeners_leave_nothing_behind(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             streams = b.text_streams()
             for _ in range(3):
                 await a.local_participant.send_text("x" * 40_000)
@@ -179,7 +178,7 @@ async def test_abandoned_readers_and_listeners_leave_nothing_behind(venue: Venue
 async def test_a_reader_has_a_bound_and_read_all_a_limit(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.byte_streams(buffer_bytes=100_000) as streams, anyio.fail_after(PATIENCE):
                 await a.local_participant.send_bytes(bytes(200_000))
                 await a.local_participant.send_bytes(bytes(50_000))

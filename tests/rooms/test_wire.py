@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import pytest
 from sounds import hum
-from test_conformance import both_see_each_other, feed
+from test_conformance import feed
 from venues import PATIENCE, Venue, next_of, token
 
 from livekit_agent import ParticipantPermissions, RoomConnectError, RoomError, events
@@ -114,14 +114,16 @@ async def test_a_room_that_is_told_ready_twice_does_not_mind(venue: Venue, wire:
 
 async def test_no_publication_is_announced_to_who_comes_later(venue: Venue, wire: Wire) -> None:
     async with venue.open():
-        async with await venue.join("a") as a, anyio.create_task_group() as group:
+        async with await venue.join("a") as a, await venue.join("c"), anyio.create_task_group() as group:
             publication = await a.local_participant.publish_audio()
-            publication.mute()
-            await wire.until("a", "track_muted")
             group.start_soon(feed, publication.track.source)
+            await wire.until("c", "track_subscribed")
+            publication.mute()
+            await wire.until("c", "track_muted")
             async with await venue.join("b"):
                 await wire.until("b", "track_subscribed")
-                [[known]] = [list(entry.publications) for entry in wire.joined["b"].participants]
+                people = {entry.participant.info.identity: entry for entry in wire.joined["b"].participants}
+                [known] = people["a"].publications
                 assert (known.info.sid, known.info.muted, known.info.mime_type) == (publication.sid, True, "audio/red")
                 assert wire.messages("b", "track_published") == []
             group.cancel_scope.cancel()
@@ -429,7 +431,7 @@ async def test_five_hundred_packets_arrive_in_order(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             heard = b.subscribe(events.DataReceived)
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with anyio.create_task_group() as group:
 
                 async def send() -> None:
@@ -457,7 +459,7 @@ async def test_data_without_permission_goes_nowhere_without_a_word(venue: Venue)
     async with venue.open():
         async with await venue.join("a", grants={"canPublishData": False}) as a, await venue.join("b") as b:
             heard = b.subscribe(events.DataReceived)
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with a._transport.lend(b"x") as address:
                 request = room_pb.PublishDataRequest(
                     local_participant_handle=a._link.local_handle, data_ptr=address, data_len=1, reliable=True
@@ -471,7 +473,7 @@ async def test_data_without_permission_goes_nowhere_without_a_word(venue: Venue)
 async def test_a_text_of_a_hundred_kilobytes_arrives_whole(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.text_streams("long") as streams:
                 await a.local_participant.send_text("ä" * 50_000, topic="long")
                 with anyio.fail_after(PATIENCE):
@@ -481,7 +483,7 @@ async def test_a_text_of_a_hundred_kilobytes_arrives_whole(venue: Venue) -> None
 async def test_a_megabyte_comes_in_pieces_of_at_most_fifteen_thousand(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.byte_streams("big") as streams:
                 await a.local_participant.send_bytes(bytes(1_000_000), topic="big")
                 with anyio.fail_after(PATIENCE):
@@ -493,7 +495,7 @@ async def test_a_megabyte_comes_in_pieces_of_at_most_fifteen_thousand(venue: Ven
 async def test_a_reader_that_is_opened_late_loses_nothing(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             with b.text_streams("late") as streams:
                 async with a.local_participant.stream_text(topic="late") as writer:
                     for piece in ("one ", "two ", "three"):
@@ -518,7 +520,7 @@ async def test_a_stream_that_is_closed_takes_no_more(venue: Venue) -> None:
 async def test_a_call_carries_twenty_kilobytes_both_ways(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
 
             async def double(call: Any) -> str:
                 return str(call.payload) * 2
@@ -530,7 +532,7 @@ async def test_a_call_carries_twenty_kilobytes_both_ways(venue: Venue) -> None:
 async def test_the_called_side_is_told_who_calls_and_how_long_there_is(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             calls: list[Any] = []
 
             async def note(call: Any) -> str:
@@ -546,7 +548,7 @@ async def test_the_called_side_is_told_who_calls_and_how_long_there_is(venue: Ve
 async def test_a_method_that_nobody_serves_is_refused_at_once(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             started = anyio.current_time()
             with pytest.raises(Exception, match="Method not supported at destination") as caught:
                 await a.local_participant.perform_rpc("b", "nothing")

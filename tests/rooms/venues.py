@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from typing import Any, TypeVar
 
 import anyio
@@ -52,8 +53,21 @@ class Venue:
     def open(self) -> Any:
         raise NotImplementedError
 
+    def beside(self, number: int) -> Venue:
+        """Another room of the same place, for as long as this one is open."""
+        other = copy(self)
+        other.room = f"{self.room}-{number}"
+        return other
+
     async def join(self, identity: str, **claims: Any) -> Room:
         return await self.rooms.connect(self.url, token(self.room, identity, **claims), timeout=PATIENCE)
+
+    async def introduce(self, *rooms: Room) -> None:
+        """Wait until each sees all the others."""
+        with anyio.fail_after(PATIENCE):
+            for room in rooms:
+                while len(room.remote_participants) < len(rooms) - 1:  # noqa: ASYNC110 - either transport
+                    await anyio.sleep(0.01)
 
     async def delete_room(self) -> None:
         raise NotImplementedError
@@ -138,6 +152,16 @@ class NativeVenue(Venue):
                 while live:  # noqa: ASYNC110 - filled by the library's threads
                     await anyio.sleep(0.05)
             assert live == {}, f"native handles left over: {live}"
+
+    async def introduce(self, *rooms: Room) -> None:
+        """The server holds the news of somebody who publishes nothing back for 3 s: so each publishes something."""
+        for room in rooms:
+            me = room.local_participant
+            if me.permissions.can_publish and any(
+                me.identity not in other.remote_participants for other in rooms if other is not room
+            ):
+                await me.publish_audio(name="hello")
+        await super().introduce(*rooms)
 
     async def delete_room(self) -> None:
         await self.api.rooms.delete(self.room)

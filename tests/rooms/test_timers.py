@@ -1,0 +1,137 @@
+"""What takes seconds, because somebody's timer has to run out: side by side, each in a room of its own.
+
+On a real server they would take a minute one after the other.  Each scenario is a function of its venue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+from test_rpc import code_of
+from test_wire import ask
+from venues import PATIENCE, Venue, next_of
+
+from livekit_agent import ConnectionQuality, events
+from livekit_agent.rooms import AudioSource, RpcCall, RpcCode
+from livekit_agent.rooms._proto import ffi
+from livekit_agent.rooms._proto import room as room_pb
+from livekit_agent.rooms._proto import track as track_pb
+
+Scenario = Callable[[Venue], Awaitable[None]]
+SCENARIOS: list[Scenario] = []
+
+
+def beside(scenario: Scenario) -> Scenario:
+    """Play it together with the others."""
+    SCENARIOS.append(scenario)
+    return scenario
+
+
+async def test_what_waits_for_a_timer(venue: Venue) -> None:
+    async with venue.open():
+        async with anyio.create_task_group() as group:
+            for number, scenario in enumerate(SCENARIOS):
+                group.start_soon(scenario, venue.beside(number), name=scenario.__name__)
+
+
+@beside
+async def nobody_there_and_oneself(venue: Venue) -> None:
+    async with await venue.join("a") as a:
+        started = anyio.current_time()
+        assert (await code_of(a, "a", "echo"))[0] == RpcCode.CONNECTION_TIMEOUT
+        assert anyio.current_time() - started < 1
+        assert await code_of(a, "nobody", "echo") == (RpcCode.CONNECTION_TIMEOUT, "Connection timeout", "")
+        assert 6.9 < anyio.current_time() - started < 10
+
+
+@beside
+async def a_handler_that_takes_too_long_is_cancelled(venue: Venue) -> None:
+    async with await venue.join("a") as a, await venue.join("b") as b:
+        await venue.introduce(a, b)
+        ended = anyio.Event()
+
+        async def slow(call: RpcCall) -> str:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                ended.set()
+            return ""
+
+        async with b.serve_rpc({"slow": slow}):
+            assert (await code_of(a, "b", "slow", timeout=8.2))[0] == RpcCode.RESPONSE_TIMEOUT
+            with anyio.fail_after(PATIENCE):
+                await ended.wait()
+
+
+@beside
+async def publishing_without_permission_is_answered_after_ten_seconds(venue: Venue) -> None:
+    async with await venue.join("a", grants={"canPublish": False}) as a:
+        source = AudioSource().attach(a._link)
+        made = track_pb.CreateAudioTrackRequest(name="voice", source_handle=source)
+        handle = a._link.request(ffi.FfiRequest(create_audio_track=made)).create_audio_track.track.handle.id
+        request = room_pb.PublishTrackRequest(
+            local_participant_handle=a._link.local_handle,
+            track_handle=a._link.own(handle),
+            options=room_pb.TrackPublishOptions(source=track_pb.SOURCE_MICROPHONE),
+        )
+        started = anyio.current_time()
+        answer: Any = await ask(a, ffi.FfiRequest(publish_track=request))
+        assert answer.error.endswith("track publication timed out, no response received from the server")
+        assert 9.9 < anyio.current_time() - started < 12
+
+
+@beside
+async def a_link_is_judged_some_seconds_after_joining(venue: Venue) -> None:
+    async with await venue.join("a") as a:
+        heard = a.subscribe(events.ConnectionQualityChanged)
+        assert a.local_participant.connection_quality is None
+        judged = await next_of(heard, events.ConnectionQualityChanged)
+        assert (judged.participant, judged.quality) == (a.local_participant, ConnectionQuality.EXCELLENT)
+        assert a.local_participant.connection_quality is ConnectionQuality.EXCELLENT
+
+
+@beside
+async def who_comes_and_publishes_nothing_is_announced_within_seconds(venue: Venue) -> None:
+    async with await venue.join("a") as a:
+        await anyio.sleep(0.5)
+        heard = a.subscribe(events.ParticipantJoined)
+        started = anyio.current_time()
+        async with await venue.join("b"):
+            await next_of(heard, events.ParticipantJoined)
+            assert anyio.current_time() - started < 4
+
+
+@beside
+async def who_has_gone_before_it_was_announced_never_was_there(venue: Venue) -> None:
+    async with await venue.join("a") as a:
+        await anyio.sleep(0.5)
+        heard = a.subscribe(events.ParticipantJoined, events.ParticipantLeft)
+        await (await venue.join("b")).disconnect()
+        await anyio.sleep(4)
+        assert heard.next_nowait() is None
+
+
+@beside
+async def data_of_who_is_not_announced_yet_comes_without_its_sender(venue: Venue) -> None:
+    async with await venue.join("a") as a:
+        await anyio.sleep(0.5)
+        heard = a.subscribe(events.DataReceived)
+        async with await venue.join("b") as b:
+            await b.local_participant.publish_data(b"x")
+            packet = await next_of(heard, events.DataReceived)
+            assert (packet.identity, packet.participant) == ("b", None)
+
+
+@beside
+async def who_says_something_of_itself_is_announced_at_once(venue: Venue) -> None:
+    async with await venue.join("a") as a:
+        await anyio.sleep(0.5)
+        heard = a.subscribe(events.ParticipantJoined)
+        async with await venue.join("b") as b:
+            await b.local_participant.set_metadata("new")
+            started = anyio.current_time()
+            joined = await next_of(heard, events.ParticipantJoined)
+            assert anyio.current_time() - started < 1
+            assert joined.participant.metadata == "new"
