@@ -98,7 +98,7 @@ class MemoryVenue(Venue):
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[MemoryVenue]:
         transports: list[Any] = []
-        async with MemoryRooms({KEY: SECRET}) as rooms:
+        async with MemoryRooms({KEY: SECRET}, delays="livekit-1.13") as rooms:
             self.rooms = rooms
             admit = rooms.admit
 
@@ -109,7 +109,7 @@ class MemoryVenue(Venue):
             rooms.admit = count  # type: ignore[method-assign]
             yield self
         # What is still on its way to somebody who has left is given back when it arrives.
-        await anyio.sleep(0.01)
+        await anyio.sleep(0.2)
         assert [transport.live_handles for transport in transports] == [0] * len(transports)
 
     async def delete_room(self) -> None:

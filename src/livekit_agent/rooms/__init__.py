@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ._media_stream import MediaStatistics as MediaStatistics
     from ._media_stream import MediaStream as MediaStream
     from ._memory import MemoryRooms as MemoryRooms
+    from ._memory_network import Delays as Delays
+    from ._memory_network import Network as Network
     from ._messages import ChatMessage as ChatMessage
     from ._messages import TranscriptionSegment as TranscriptionSegment
     from ._participants import LocalParticipant as LocalParticipant
@@ -70,6 +72,7 @@ _HOMES = {
     "ConnectionState": "_enums",
     "DataFrame": "_data_tracks",
     "DataSchema": "_data_tracks",
+    "Delays": "_memory_network",
     "DisconnectReason": "_enums",
     "LocalDataTrack": "_data_tracks",
     "LocalParticipant": "_participants",
@@ -80,6 +83,7 @@ _HOMES = {
     "MemoryRooms": "_memory",
     "NativeRooms": "_connectors",
     "Overflow": "_data_tracks",
+    "Network": "_memory_network",
     "Participant": "_participants",
     "ParticipantKind": "_enums",
     "RemoteDataTrack": "_data_tracks",
@@ -122,6 +126,7 @@ __all__ = [
     "ConnectionState",
     "DataFrame",
     "DataSchema",
+    "Delays",
     "DisconnectReason",
     "LocalDataTrack",
     "LocalParticipant",
@@ -132,6 +137,7 @@ __all__ = [
     "MemoryRooms",
     "NativeRooms",
     "Overflow",
+    "Network",
     "Participant",
     "ParticipantKind",
     "RemoteDataTrack",

@@ -37,6 +37,7 @@ from ._ledger import (
     RoomRecord,
 )
 from ._memory_media import MediaHub
+from ._memory_network import INSTANT, Delays, Line, Network, delays_named
 from ._memory_transport import MemoryTransport
 from ._room import Room, join
 
@@ -67,8 +68,13 @@ class _Refused(Exception):
 class MemoryRooms(anyio.AsyncContextManagerMixin):
     """Rooms in memory; a :class:`~livekit_agent.rooms.RoomConnector`.
 
-    ``keys`` are the API keys whose tokens are accepted; None accepts any token unchecked.  ``latency`` (seconds) delays
-    the answer to a join; everything else is instant.  ``rng`` makes ids; ``wall_clock`` is the time of day.
+    ``keys`` are the API keys whose tokens are accepted; None accepts any token unchecked.  ``rng`` makes ids and draws
+    what a network loses; ``wall_clock`` is the time of day.
+
+    ``delays`` says how long things take: a profile's name, ``"instant"`` or ``"livekit-1.13"`` (what a real server
+    takes), or a :class:`Delays`.  Order and errors are a real server's in either case.  ``network`` is every
+    participant's wire unless :meth:`set_network` gives it another.  ``latency`` (seconds) further delays the answer to
+    a join.
     """
 
     def __init__(
@@ -78,8 +84,16 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         rng: random.Random | None = None,
         wall_clock: Callable[[], float] = time.time,
         latency: float = 0.0,
+        delays: Delays | str = INSTANT,
+        network: Network | None = None,
     ) -> None:
         self.keys = keys
+        self.delays = delays_named(delays)
+        self.busy_lines: dict[Line[Any], None] = {}
+        self._network = network or Network()
+        self._networks: dict[str, Network] = {}  # participant sid -> its wire, where that differs
+        self._rng = rng
+        self._wire_rng: random.Random | None = None
         self.ledger = RoomLedger(rng or random.Random())
         self._wall_clock = wall_clock
         self._latency = latency
@@ -95,7 +109,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         """Definitions of data schemas: by participant sid and schema id."""
         self._settling = False
         self._script: deque[str | None] = deque()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
         self._serving = False
         self._wake: anyio.Event | None = None
         self._sleeping_until = math.inf
@@ -194,6 +208,12 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._connections.setdefault(room.name, {})[record.sid] = connection
         self._by_sid[record.sid] = connection
         connection.welcome(async_id, room, record)
+        if self.delays.first_quality > 0 and self._serving:
+            self.later(self.delays.first_quality, lambda: self._judge_first(record))
+
+    def _judge_first(self, record: ParticipantRecord) -> None:
+        if (found := self.ledger.member(record.sid)) is not None:
+            self.set_quality(found[0].name, record.identity, ConnectionQuality.EXCELLENT)
 
     def _check(self, token: str) -> _Pass:
         """The token's grants, or a refusal in the real server's words, which quote the token."""
@@ -273,6 +293,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         if isinstance(event, ParticipantGone):
             members.pop(subject, None)
             self._by_sid.pop(subject, None)
+            self._networks.pop(subject, None)
             if not members:
                 self._connections.pop(event.room.name, None)
 
@@ -389,9 +410,28 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         """Somebody's connection breaks; it reconnects until :meth:`restore` or :meth:`lose`."""
         self._connection_of(room, identity).reconnecting()
 
-    def restore(self, room: str, identity: str) -> None:
-        """The broken connection is back."""
-        self._connection_of(room, identity).reconnected()
+    def restore(self, room: str, identity: str, *, resume: bool = True) -> None:
+        """The broken connection is back: with everything as it was, or, without ``resume``, made anew.
+
+        Made anew, everybody else comes again, and our tracks are published again, under new sids; others see us leave
+        and come, with new tracks.
+        """
+        connection = self._connection_of(room, identity)
+        if resume:
+            connection.reconnected()
+            return
+        before = self.ledger.member(connection.sid)
+        assert before is not None
+        members = self._connections[room]
+        del members[connection.sid], self._by_sid[connection.sid]
+        after = self.ledger.rejoin(connection.sid)
+        members[after.sid] = self._by_sid[after.sid] = connection
+        if (network := self._networks.pop(connection.sid, None)) is not None:
+            self._networks[after.sid] = network
+        renewed = {old.sid: new.sid for old, new in zip(before[1].tracks, after.tracks, strict=True)}
+        # The sounds first, for others subscribe as they hear of it; their reactions come behind our own news.
+        connection.rejoined(after, renewed)
+        self.settle()
 
     def lose(self, room: str, identity: str) -> None:
         """Somebody's connection is lost for good (reason 0)."""
@@ -404,13 +444,38 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             raise RoomError(f"{identity!r} has no connection to room {room!r}", code="PARTICIPANT_NOT_FOUND")
         return connection
 
+    def set_network(self, room: str, identity: str, network: Network) -> None:
+        """Give somebody another wire from now on.  Raises :class:`RoomError` if it is not there."""
+        self._networks[self._connection_of(room, identity).sid] = network
+
+    def wires_to(self, receiver: str, room: str, sender: str) -> tuple[Network, ...]:
+        """The imperfect wires from a participant, by identity, to another, by sid."""
+        if not self._networks and self._network.perfect:
+            return ()
+        person = self.ledger.participant(room, sender)
+        return self.wires(receiver, "" if person is None else person.sid)
+
+    def wires(self, *sids: str) -> tuple[Network, ...]:
+        """The imperfect wires among those of these participants."""
+        if not self._networks and self._network.perfect:
+            return ()
+        wires = (self._networks.get(sid, self._network) for sid in sids)
+        return tuple(wire for wire in wires if not wire.perfect)
+
+    @property
+    def wire_rng(self) -> random.Random:
+        """What draws losses and jitter: a generator of its own, so that a lossy wire changes no id."""
+        if self._wire_rng is None:
+            self._wire_rng = random.Random(self._rng.getrandbits(64) if self._rng is not None else None)
+        return self._wire_rng
+
     # --- time -------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         """The event loop's clock."""
         return anyio.current_time()
 
-    def later(self, delay: float, action: Callable[[], None]) -> None:
+    def later(self, delay: float, action: Callable[[], object]) -> None:
         """Do something later; needs ``async with``."""
         if not self._serving:
             raise RoomError("this takes time", hint="use `async with MemoryRooms() as rooms:`")
@@ -435,8 +500,10 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             try:
                 yield self
             finally:
-                self._serving = False
                 self.close()
+                for line in list(self.busy_lines):
+                    line.flush()
+                self._serving = False
                 service.cancel()
 
     async def _serve(self, service: anyio.CancelScope) -> None:

@@ -21,6 +21,7 @@ from .._errors import RoomError
 from ._enums import TrackKind
 from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame
 from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged
+from ._memory_network import Network, Wire
 from ._memory_speakers import Speakers
 from ._pcm import Converter
 from ._proto import audio, ffi, handle, video
@@ -92,6 +93,7 @@ class AudioStreamState(_Stream):
         self._converter: tuple[tuple[int, int], Converter] | None = None
         self._ready = bytearray()
         self._tick_bytes = SAMPLE_BYTES * channels * (rate // _TICKS_A_SECOND)
+        self.wire: Wire[tuple[AudioSourceState, bytes]] = Wire(home.rooms, lambda heard: self.hear(*heard))
 
     def hear(self, source: AudioSourceState, piece: bytes) -> None:
         """10 ms of the source's sound."""
@@ -115,6 +117,12 @@ class VideoStreamState(_Stream):
     def __init__(self, home: MemoryMedia, media: LocalMedia, format: VideoFormat | None) -> None:
         super().__init__(home, media)
         self.format = format
+        self.wire: Wire[VideoFrame] = Wire(home.rooms, self.see)
+
+    def see(self, frame: VideoFrame) -> None:
+        """A picture of the source's, if anybody still looks."""
+        if self.handle and self.home.hears(self.media.sid):
+            self.home.tell_picture(self, frame)
 
 
 class MediaHub:
@@ -123,6 +131,7 @@ class MediaHub:
     def __init__(self, rooms: MemoryRooms) -> None:
         self._rooms = rooms
         self._sources: dict[str, AudioSourceState | VideoSourceState] = {}  # by track sid
+        self._homes: dict[str, tuple[str, str]] = {}  # track sid -> (room, identity)
         self._muted: dict[str, None] = {}
         self._streams: dict[_Stream, None] = {}
         self.speakers = Speakers(rooms)
@@ -143,6 +152,7 @@ class MediaHub:
         """A track has a source."""
         if source is not None:
             self._sources[sid] = source
+            self._homes[sid] = (room, identity)
             self.speakers.publish(sid, room, identity)
 
     def play(self, source: AudioSourceState, sound: bytes) -> None:
@@ -156,7 +166,7 @@ class MediaHub:
     def hear(self, event: LedgerEvent) -> None:
         """A track is over, muted or unmuted."""
         if isinstance(event, TrackMuteChanged):
-            self._mute(event.track.sid, event.track.muted)
+            self.mute(event.track.sid, event.track.muted)
         elif isinstance(event, TrackGone):
             self._forget(event.track.sid)
         elif isinstance(event, ParticipantGone):
@@ -165,10 +175,11 @@ class MediaHub:
 
     def _forget(self, sid: str) -> None:
         self._sources.pop(sid, None)
+        self._homes.pop(sid, None)
         self._muted.pop(sid, None)
         self.speakers.forget(sid)
 
-    def _mute(self, sid: str, muted: bool) -> None:
+    def mute(self, sid: str, muted: bool) -> None:
         """A track's sound is silence from now on, or no longer."""
         if muted:
             self._muted[sid] = None
@@ -206,7 +217,10 @@ class MediaHub:
             source = self._sources.get(sid)
             if isinstance(source, AudioSourceState) and pieces[sid]:
                 piece = bytes(len(pieces[sid])) if sid in self._muted else pieces[sid]
-                stream.hear(source, piece)
+                if wires := self._wires(sid, stream):
+                    stream.wire.put((source, piece), wires, self._rooms.wire_rng, lossy=True)
+                else:
+                    stream.hear(source, piece)
             if stream.home.hears(sid):
                 stream.tick()
         self._schedule()
@@ -223,12 +237,19 @@ class MediaHub:
                 and stream.media.sid in sids
                 and stream.home.hears(stream.media.sid)
             ):
-                stream.home.tell_picture(stream, frame)
+                if wires := self._wires(stream.media.sid, stream):
+                    stream.wire.put(frame, wires, self._rooms.wire_rng, lossy=True)
+                else:
+                    stream.see(frame)
+
+    def _wires(self, sid: str, stream: _Stream) -> tuple[Network, ...]:
+        return self._rooms.wires_to(stream.home.sid, *self._homes[sid])
 
 
 class MemoryMedia:
     """The requests about media of one connection (a part of :class:`MemoryTransport`)."""
 
+    sid: str
     _rooms: MemoryRooms
     _lent: dict[int, bytes]
     _subscribed: dict[str, None]
@@ -237,6 +258,11 @@ class MemoryMedia:
     _give: Callable[[object], handle.FfiOwnedHandle]
     _object: Callable[[int, type[Any]], Any]
     _answer: Callable[[ffi.FfiEvent], None]
+
+    @property
+    def rooms(self) -> MemoryRooms:
+        """The rooms that this connection is to."""
+        return self._rooms
 
     def hears(self, sid: str) -> bool:
         """Whether we are subscribed to that track."""
@@ -250,11 +276,12 @@ class MemoryMedia:
             over = [value] if isinstance(value, _Stream) else []
         for stream in over:
             self._rooms.media.close(stream)
+            ended, stream.handle = stream.handle, 0
             if isinstance(stream, AudioStreamState):
-                end = audio.AudioStreamEvent(stream_handle=stream.handle, eos=audio.AudioStreamEOS())
+                end = audio.AudioStreamEvent(stream_handle=ended, eos=audio.AudioStreamEOS())
                 self._mailbox.put(ffi.FfiEvent(audio_stream_event=end))
             else:
-                over_video = video.VideoStreamEvent(stream_handle=stream.handle, eos=video.VideoStreamEOS())
+                over_video = video.VideoStreamEvent(stream_handle=ended, eos=video.VideoStreamEOS())
                 self._mailbox.put(ffi.FfiEvent(video_stream_event=over_video))
 
     def _streams_here(self) -> list[_Stream]:

@@ -1,8 +1,8 @@
 """Rooms in memory: remote calls, chat, transcriptions and telephone tones.
 
 As observed on a real server: an unknown method is refused at once (1400), an unknown identity after 7 s (1501), the
-called side is given 7 s less than the caller waits but at least 1 s, a second answer finds no caller.  Sooner than
-there: who leaves fails its callers at once (1503), where the real library notices after 2 to 5 s.
+called side is given 7 s less than the caller waits but at least 1 s, a second answer finds no caller.  Who leaves fails
+its callers (1503): at once, or, as the real library notices it, after the ``departure`` of the rooms' delays.
 """
 
 from __future__ import annotations
@@ -151,8 +151,18 @@ class MemoryRpc(MemoryPeer):
         """We have left."""
         waiting, self._rpc_incoming = self._rpc_incoming, {}
         for invocation in waiting.values():
-            gone = _failed(invocation.async_id, RpcCode.RECIPIENT_DISCONNECTED, "Recipient disconnected")
-            invocation.caller._answer(gone)  # pyright: ignore[reportPrivateUsage] - a connection like this one
+            self._miss(invocation)
+
+    def _miss(self, invocation: _Invocation) -> None:
+        gone = _failed(invocation.async_id, RpcCode.RECIPIENT_DISCONNECTED, "Recipient disconnected")
+        caller = invocation.caller
+        if self._rooms.delays.departure > 0:
+            self._rooms.later(
+                self._rooms.delays.departure,
+                lambda: caller._answer(gone),  # pyright: ignore[reportPrivateUsage] - a connection like this one
+            )
+        else:
+            caller._answer(gone)  # pyright: ignore[reportPrivateUsage] - a connection like this one
 
     # --- messages -------------------------------------------------------------------------------------------------
 

@@ -4,10 +4,9 @@ The order of events is the one observed on a real livekit-server 1.13.5 through 
 ledger at once; every event goes through the connection's mailbox, so nothing is ever delivered inside a request, and
 what one connection hears keeps its order.
 
-What a real server does and this does not: it holds the news of a participant that publishes nothing back for up to
-3 s (here it comes at once); its media is compressed and late (here exact, see ``_memory_media``); a
-connection that is interrupted gets its data later (here at once); a full reconnect gives participants and tracks new
-ids (here every reconnect is a resume).
+How long each of them takes is the rooms' :class:`~livekit_agent.rooms.Delays`; they never change the order of what one
+connection hears.  What a real server does and this does not: its media is compressed (here exact, see
+``_memory_media``), and a connection that is interrupted gets its data later (here at once).
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from ._ledger import (
 from ._mailbox import Mailbox, current_loop
 from ._memory_data_tracks import MemoryDataTracks
 from ._memory_media import LocalMedia, MemoryMedia
+from ._memory_network import Line, Wire
 from ._memory_rpc import MemoryRpc
 from ._memory_streams import MemoryStreams
 from ._proto import ffi, handle
@@ -73,6 +73,10 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         loop = current_loop()
         self.router = Router(self)
         self._mailbox: Mailbox[ffi.FfiEvent] = Mailbox(self.router.deliver, post=loop.post_here)
+        self._line: Line[ffi.FfiEvent] = Line(rooms, self._mailbox.put)
+        self._reliable: Wire[DataSent] = Wire(rooms, self._tell_data)
+        self._lossy: Wire[DataSent] = Wire(rooms, self._tell_data)
+        self._news: dict[str, LedgerEvent] = {}
         self._objects: dict[int, object] = {}
         self._next_handle = 1
         self._next_address = 1
@@ -91,6 +95,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         self._subscribed: dict[str, None] = {}
         self._unwanted: dict[str, None] = {}
         self._heard_tracks: dict[str, None] = {}
+        self._republished: dict[str, None] = {}
 
     @property
     def live_handles(self) -> int:
@@ -149,7 +154,19 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
     def _answer(self, event: ffi.FfiEvent) -> None:
         """A callback.  Once the room has ended none comes any more, as with the real library."""
         if not self._ended:
+            self._put(event)
+
+    def _put(self, event: ffi.FfiEvent) -> None:
+        """Queue an event in our line, with the delay of its kind."""
+        delays = self._rooms.delays
+        kind = event.WhichOneof("message") or ""
+        if kind == "capture_audio_frame":
+            # Comes from the thread that plays, and waits for nothing else.
             self._mailbox.put(event)
+            return
+        if kind == "room_event":
+            kind = event.room_event.WhichOneof("message") or ""
+        self._line.put(event, delays.events.get(kind, delays.other))
 
     def _consume(self, handle_id: int) -> None:
         """A request has used a handle up."""
@@ -158,13 +175,13 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
     def _send_event(self, event: ffi.FfiEvent) -> None:
         """An event that is not about the room."""
         if not self._ended:
-            self._mailbox.put(event)
+            self._put(event)
 
     def _tell(self, **message: Any) -> None:
         """A room event; held back until we are ready."""
         event = ffi.FfiEvent(room_event=room_pb.RoomEvent(room_handle=self._room_handle, **message))
         if self._ready:
-            self._mailbox.put(event)
+            self._put(event)
         else:
             self._held.append(event)
 
@@ -180,7 +197,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
 
     def refuse(self, async_id: int, error: str) -> None:
         """The join failed."""
-        self._mailbox.put(callback("connect", async_id, error))
+        self._put(callback("connect", async_id, error))
 
     def welcome(self, async_id: int, room: RoomRecord, me: ParticipantRecord) -> None:
         """The join succeeded: the callback, with everybody who is there."""
@@ -201,7 +218,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
                 entry.participant.CopyFrom(self._own_participant(person))
                 for track in person.tracks:
                     entry.publications.append(self._own_publication(person, track))
-        self._mailbox.put(event)
+        self._put(event)
 
     def _own_participant(self, person: ParticipantRecord) -> participant_pb.OwnedParticipant:
         return participant_pb.OwnedParticipant(handle=self._give("participant"), info=participant_info(person))
@@ -221,7 +238,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
                 self._tell(connection_state_changed=room_pb.ConnectionStateChanged(state=room_pb.CONN_CONNECTED))
                 self._tell_token()
             for event in held:
-                self._mailbox.put(event)
+                self._put(event)
             if not self._ended:
                 self._announce_data_tracks()
                 for person in self._rooms.ledger.participants(self.room_name):
@@ -236,7 +253,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         self._object(request.room_handle, str)
         async_id = request.request_async_id
         if self._ended:
-            self._mailbox.put(callback("disconnect", async_id))
+            self._put(callback("disconnect", async_id))
         else:
             self._disconnecting.append(async_id)
             reason = request.reason if request.HasField("reason") else DisconnectReason.CLIENT_INITIATED
@@ -272,6 +289,43 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         state = room_pb.ConnectionStateChanged(state=room_pb.CONN_CONNECTED)
         self._tell(connection_state_changed=state)
         self._tell(reconnected=room_pb.Reconnected())
+
+    def rejoined(self, me: ParticipantRecord, renewed: dict[str, str]) -> None:
+        """The connection is back, made anew: everybody comes again, and our tracks have new sids."""
+        self.sid = me.sid
+        others = [person for person in self._rooms.ledger.participants(self.room_name) if self._sees(person)]
+        for person in others:
+            for track in person.tracks:
+                self._take_back(person, track)
+            gone = room_pb.ParticipantDisconnected(participant_identity=person.identity, disconnect_reason=0)  # pyright: ignore[reportArgumentType] - an enum's number
+            self._tell(participant_disconnected=gone)
+        for person in others:
+            self._tell(participant_connected=room_pb.ParticipantConnected(info=self._own_participant(person)))
+            self._tell(participant_active=room_pb.ParticipantActive(participant_identity=person.identity))
+        self._tell_token()
+        for track in me.tracks:
+            self._republish(track, next(old for old, new in renewed.items() if new == track.sid))
+        self.reconnected()
+        for person in others:
+            for track in person.tracks:
+                publication = self._own_publication(person, track)
+                published = room_pb.TrackPublished(participant_identity=person.identity, publication=publication)
+                self._tell(track_published=published)
+                self._subscribe(person, track)
+
+    def _republish(self, track: TrackRecord, previous: str) -> None:
+        self._republished[track.sid] = None
+        for value in self._objects.values():
+            if isinstance(value, LocalMedia) and value.sid == previous and value.source is not None:
+                value.sid = track.sid
+                self._rooms.media.publish(track.sid, value.source, self.room_name, self._identity)
+        self._rooms.media.mute(track.sid, track.muted)
+        republished = room_pb.LocalTrackRepublished(
+            publication_handle=self._give(_Publication(track.sid, self._identity)).id,
+            previous_sid=previous,
+            info=publication_info(track, remote=False),
+        )
+        self._tell(local_track_republished=republished)
 
     # --- what we do -----------------------------------------------------------------------------------------------
 
@@ -425,8 +479,52 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         if isinstance(event, ParticipantGone) and event.participant.sid == self.sid:
             self.end(event.reason, event.participant.tracks)
             return
-        if self._ended:
+        if self._is_our_rejoining(event):
             return
+        if not self._ended and not (self._rooms.delays.news > 0 and self._held_back(event)):
+            self._hear(event)
+
+    def _is_our_rejoining(self, event: LedgerEvent) -> bool:
+        """Our own going, coming and publishing again, which :meth:`rejoined` has told."""
+        match event:
+            case ParticipantGone(participant=person):
+                return person.identity == self._identity
+            case TrackAdded(track=track):
+                return track.sid in self._republished
+            case _:
+                return False
+
+    def _held_back(self, event: LedgerEvent) -> bool:
+        """Whether a server would keep that news for a while: comings and goings of somebody who publishes nothing."""
+        person: ParticipantRecord | None = getattr(event, "participant", None)
+        if person is None or not self._sees(person):
+            return False
+        before = self._news.pop(person.identity, None)
+        match event:
+            case ParticipantGone() if isinstance(before, ParticipantEntered):
+                return True  # it never was there
+            case ParticipantChanged() if isinstance(before, ParticipantEntered):
+                # Announced at once, as it is now.
+                self._hear(ParticipantEntered(room=event.room, participant=person))
+                return True
+            case ParticipantEntered() | ParticipantGone() if not person.has_published:
+                if before is not None:
+                    self._hear(before)
+                self._news[person.identity] = event
+                self._rooms.later(self._rooms.delays.news, lambda: self._tell_news(person.identity, event))
+                return True
+            case _:
+                if before is not None:
+                    self._hear(before)
+                return False
+
+    def _tell_news(self, identity: str, event: LedgerEvent) -> None:
+        if self._news.get(identity) is event:
+            del self._news[identity]
+            if not self._ended:
+                self._hear(event)
+
+    def _hear(self, event: LedgerEvent) -> None:
         match event:
             case ParticipantEntered(participant=person):
                 if self._sees(person):
@@ -496,6 +594,16 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
 
     def _hear_data(self, event: DataSent) -> None:
         if self.sid not in event.receivers:
+            return
+        wires = self._rooms.wires(self.sid, event.sender.sid if event.sender is not None else "")
+        if wires:
+            wire = self._reliable if event.reliable else self._lossy
+            wire.put(event, wires, self._rooms.wire_rng, lossy=not event.reliable)
+        else:
+            self._tell_data(event)
+
+    def _tell_data(self, event: DataSent) -> None:
+        if self._ended:
             return
         owned = self._give(event.data)
         buffer = room_pb.BufferInfo(data_ptr=owned.id, data_len=len(event.data))
