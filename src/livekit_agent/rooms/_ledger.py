@@ -406,13 +406,13 @@ class RoomLedger:
         """Somebody's connection was lost and made anew: it goes (reason 0) and comes, with its tracks, all as new."""
         home, person = self._require(sid)
         self._emit(ParticipantGone(room=home.record, participant=person, reason=DisconnectReason.UNKNOWN))
-        after = replace(person, sid=self._id("PA_"), tracks=(), has_published=False)
+        after = replace(person, sid=self.new_id("PA_"), tracks=(), has_published=False)
         del self._homes[sid], home.people[person.identity]
         self._homes[after.sid] = (home.record.name, person.identity)
         self._put(home, after)
         self._emit(ParticipantEntered(room=home.record, participant=after))
         for track in person.tracks:
-            renewed = replace(track, sid=self._id("TR_"))
+            renewed = replace(track, sid=self.new_id("TR_"))
             first = not after.has_published
             after = replace(after, tracks=(*after.tracks, renewed), has_published=True)
             self._put(home, after)
