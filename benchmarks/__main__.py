@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import live, peer, processes, wire
+from . import live, peer, processes, rooms, wire
 from .report import Figure, table, write
 
 BACKENDS = ("asyncio", "trio")
@@ -73,6 +73,7 @@ def main() -> int:
         run(f"wire {backend}", lambda backend=backend: wire.measure(backend, smoke))
         run(f"memory {backend}", lambda backend=backend: processes.memory(backend, smoke))
         run(f"idle {backend}", lambda backend=backend: processes.idle(backend, smoke))
+        run(f"room model {backend}", lambda backend=backend: rooms.model(backend, smoke))
     with real_server() as url:
         if url is None:
             missing.append("everything on a real livekit-server (no binary was found)")
@@ -80,6 +81,8 @@ def main() -> int:
             for backend in BACKENDS:
                 run(f"live {backend}", lambda backend=backend: live.measure(backend, smoke, url))
                 run(f"start {backend}", lambda backend=backend: processes.start(backend, smoke, url))
+                if not (smoke and backend == "asyncio"):  # two minutes of processes that start
+                    run(f"rooms {backend}", lambda backend=backend: rooms.measure(backend, smoke, url))
         if arguments.peer is not None:
             figures = peer.beside(figures, url, smoke, arguments.peer)
         else:

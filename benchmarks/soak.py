@@ -1,0 +1,196 @@
+"""``python -m benchmarks.soak [--rooms 50] [--loud 10] [--seconds 600] [--backend trio]``: many rooms for a long time.
+
+Two processes on a livekit-server of their own: an agent's side and the people's side of every room.  In each room each
+side sends a numbered data packet a second; in the loud ones each also plays a tone in frames of 20 ms and listens.  It
+fails if a packet is lost, out of order or twice, if the sound pauses for more than 100 ms, or if a frame is dropped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+
+import anyio
+import psutil
+
+from .processes import REPOSITORY, environment
+from .room_tasks import token, tone
+
+GAP_S = 0.1
+
+
+@dataclass
+class Tally:
+    """What one side saw."""
+
+    sent: int = 0
+    received: int = 0
+    disorder: int = 0
+    frames: int = 0
+    dropped: int = 0
+    gaps: list[float] = field(default_factory=list)
+    longest: float = 0.0
+    processor: float = 0.0
+    resident: float = 0.0
+
+
+async def side(name: str, url: str, rooms: int, loud: int, seconds: float, backend: str) -> None:
+    """One side of every room; prints its tally."""
+    from livekit_agent.rooms import NativeRooms
+
+    native, tally = NativeRooms(), Tally()
+    joined = [await native.connect(url, token(f"soak-{number}", name)) for number in range(rooms)]
+    print("joined", flush=True)
+    await anyio.to_thread.run_sync(sys.stdin.readline)
+    used, began = time.process_time(), time.perf_counter()
+    async with anyio.create_task_group() as group:
+        for number, room in enumerate(joined):
+            group.start_soon(count_data, room, tally)
+            group.start_soon(send_data, room, tally, seconds)
+            if number < loud:
+                group.start_soon(play, room, seconds)
+                group.start_soon(listen, room, tally, seconds)
+        await anyio.sleep(seconds + 2)  # what is under way arrives
+        group.cancel_scope.cancel()
+    tally.processor = (time.process_time() - used) / (time.perf_counter() - began)
+    tally.resident = psutil.Process().memory_info().rss / 1e6
+    print(json.dumps(asdict(tally)), flush=True)
+    await anyio.to_thread.run_sync(sys.stdin.readline)
+    for room in joined:
+        await room.disconnect()
+
+
+async def send_data(room: object, tally: Tally, seconds: float) -> None:
+    for number in range(int(seconds)):
+        await room.local_participant.publish_data(struct.pack("!I", number))  # type: ignore[attr-defined]
+        tally.sent += 1
+        await anyio.sleep(1)
+
+
+async def count_data(room: object, tally: Tally) -> None:
+    from livekit_agent.events import DataReceived
+
+    expected = 0
+    async for event in room.events(DataReceived):  # type: ignore[attr-defined]
+        (number,) = struct.unpack("!I", event.data)
+        tally.received += 1
+        tally.disorder += number != expected
+        expected = number + 1
+
+
+async def play(room: object, seconds: float) -> None:
+    source = (await room.local_participant.publish_audio()).track.source  # type: ignore[attr-defined]
+    piece = tone(440, 2)
+    until = anyio.current_time() + seconds
+    while anyio.current_time() < until:
+        await source.capture_frame(piece)
+
+
+async def listen(room: object, tally: Tally, seconds: float) -> None:
+    """From a second after the first sound until a second before its end."""
+    from livekit_agent.events import TrackSubscribed
+
+    with room.subscribe(TrackSubscribed, replay=True) as arrivals:  # type: ignore[attr-defined]
+        event = await anext(aiter(arrivals))
+    began = last = 0.0
+    until = anyio.current_time() + seconds - 1
+    with event.track.audio_frames() as frames:
+        async for frame in frames:
+            now = anyio.current_time()
+            began = began or (now if frame.samples.any() else 0.0)
+            if began and began + 1 < now < until - 1:
+                tally.frames += 1
+                if last:
+                    tally.longest = max(tally.longest, now - last)
+                    if now - last > GAP_S:
+                        tally.gaps.append(round(now - last, 3))
+                last = now
+            if now > until:
+                break
+        statistics = frames.statistics()
+        tally.dropped += statistics.dropped + statistics.overrun
+
+
+def soak(url: str, rooms: int, loud: int, seconds: float, backend: str) -> dict[str, Tally]:
+    """Run both sides; their tallies."""
+    numbers = [str(rooms), str(loud), str(seconds)]
+    sides = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.soak", "--side", name, url, *numbers, backend],
+            env=environment(),
+            cwd=REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("agent", "person")
+    }
+    try:
+        for process in sides.values():
+            assert process.stdout is not None
+            if process.stdout.readline() != "joined\n":
+                raise RuntimeError("a side could not join its rooms")
+        for process in sides.values():
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        tallies = {name: Tally(**json.loads(process.stdout.readline())) for name, process in sides.items()}  # type: ignore[union-attr]
+        for process in sides.values():
+            process.stdin.write("leave\n")  # type: ignore[union-attr]
+            process.stdin.flush()  # type: ignore[union-attr]
+        for process in sides.values():
+            process.wait(60)
+        return tallies
+    finally:
+        for process in sides.values():
+            process.kill()
+
+
+def faults(tallies: dict[str, Tally], rooms: int, loud: int, seconds: float) -> list[str]:
+    """What was promised and not kept."""
+    found: list[str] = []
+    for name, tally in tallies.items():
+        wanted = rooms * int(seconds)
+        if (tally.sent, tally.received, tally.disorder) != (wanted, wanted, 0):
+            found.append(f"{name}: {tally.received} of {wanted} packets, {tally.disorder} out of order")
+        if loud and not tally.frames:
+            found.append(f"{name}: heard nothing")
+        if tally.dropped or tally.gaps:
+            found.append(f"{name}: {tally.dropped} frames dropped, gaps {tally.gaps[:10]}")
+    return found
+
+
+def main() -> int:
+    from .__main__ import real_server
+
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--rooms", type=int, default=50)
+    parser.add_argument("--loud", type=int, default=10)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--backend", default="trio", choices=["trio", "asyncio"])
+    arguments = parser.parse_args()
+    with real_server() as url:
+        if url is None:
+            print("no livekit-server: see tests/e2e/realserver.py", file=sys.stderr)
+            return 2
+        tallies = soak(url, arguments.rooms, arguments.loud, arguments.seconds, arguments.backend)
+    for name, tally in tallies.items():
+        print(f"{name}: {asdict(tally)}")
+    broken = faults(tallies, arguments.rooms, arguments.loud, arguments.seconds)
+    for line in broken:
+        print(f"NOT KEPT  {line}")
+    print("kept: nothing lost, no gap" if not broken else f"{len(broken)} promises not kept")
+    return bool(broken)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--side"]:
+        _name, _url, _rooms, _loud, _seconds, _backend = sys.argv[2:]
+        anyio.run(side, _name, _url, int(_rooms), int(_loud), float(_seconds), _backend, backend=_backend)
+    else:
+        raise SystemExit(main())
