@@ -311,6 +311,10 @@ def _check_text(what: str, text: object) -> None:
         raise ValueError(f"{what} holds a lone surrogate, which is no text") from None
 
 
+#: The answer that says nothing, for all who need one.
+NO_METADATA = JobMetadata()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reject:
     """The answer that declines an offer.

@@ -21,7 +21,7 @@ from anyio.lowlevel import RunVar
 from . import events
 from ._bounds import SYNC_REQUEST_THREADS_MAX
 from ._errors import HandlerDefinitionError
-from ._types import ConnectionQuality, Job, JobMetadata, Reject
+from ._types import NO_METADATA, ConnectionQuality, Job, JobMetadata, Reject
 
 if TYPE_CHECKING:
     from .context import JobContext
@@ -333,7 +333,7 @@ async def ask(handler: UniversalHandler, job: Job) -> JobMetadata | Reject:
     answer that is none."""
     answer = await _call_request(handler.on_job_request, job)
     if answer is True:
-        return JobMetadata()
+        return NO_METADATA
     if answer is False or answer is None:
         return Reject()
     if isinstance(answer, JobMetadata | Reject):

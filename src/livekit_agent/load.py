@@ -59,7 +59,16 @@ class DefaultLoadCalculator:
 
     def calculate_load(self, stats: WorkerStats) -> float:
         """See the class."""
-        return self.explain(stats).total
+        return self.load_for(
+            stats.active_jobs + stats.reserved_jobs, stats.max_jobs, stats.cpu_percent, stats.memory_percent
+        )
+
+    def load_for(self, taken: int, places: int | None, cpu_percent: float, memory_percent: float) -> float:
+        """As :meth:`calculate_load`, of the four figures that matter: with ``taken`` of ``places`` (None: no limit)."""
+        if places is not None and taken >= places:
+            return 1.0
+        jobs, cpu, memory = self._parts(taken, places, cpu_percent, memory_percent)
+        return min(jobs + cpu + memory, _BELOW_TARGET)
 
     def should_accept_job(self, job_type: JobType, load: float) -> bool:
         """Yes while there is load to give."""
@@ -67,15 +76,20 @@ class DefaultLoadCalculator:
 
     def explain(self, stats: WorkerStats) -> LoadParts:
         """The load by its parts."""
-        taken = stats.active_jobs + stats.reserved_jobs
-        places = stats.max_jobs
+        taken, places = stats.active_jobs + stats.reserved_jobs, stats.max_jobs
+        jobs, cpu, memory = self._parts(taken, places, stats.cpu_percent, stats.memory_percent)
+        return LoadParts(jobs=jobs, cpu=cpu, memory=memory, total=self.calculate_load(stats))
+
+    def _parts(
+        self, taken: int, places: int | None, cpu_percent: float, memory_percent: float
+    ) -> tuple[float, float, float]:
         full = places is not None and taken >= places
         share = 1.0 if full else 0.0 if places is None else _unit(taken / places)
-        cpu = _unit(_MACHINE_PART * self.cpu_weight / _MACHINE_WEIGHTS * _unit(stats.cpu_percent / 100))
-        memory = _unit(_MACHINE_PART * self.memory_weight / _MACHINE_WEIGHTS * _unit(stats.memory_percent / 100))
-        jobs = _unit(_JOBS_PART * self.job_weight / _JOB_WEIGHT * share)
-        total = 1.0 if full else min(jobs + cpu + memory, _BELOW_TARGET)
-        return LoadParts(jobs=jobs, cpu=cpu, memory=memory, total=total)
+        return (
+            _unit(_JOBS_PART * self.job_weight / _JOB_WEIGHT * share),
+            _unit(_MACHINE_PART * self.cpu_weight / _MACHINE_WEIGHTS * _unit(cpu_percent / 100)),
+            _unit(_MACHINE_PART * self.memory_weight / _MACHINE_WEIGHTS * _unit(memory_percent / 100)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,7 +171,7 @@ _ALL = (
             _WORKER_SIDE + "_on_assignment",
             "elif not record.allows(Input.ASSIGN):",
             "elif record.stage is JobStage.ASSIGNED:\n"
-            "        self._events.append(replace(event, metadata=record.metadata))\n"
+            "        self._events.append(JobAssigned(job=event.job, token=event.token, url=event.url))\n"
             "    elif not record.allows(Input.ASSIGN):",
         ),
     ),

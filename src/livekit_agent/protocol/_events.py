@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .._types import Job, JobMetadata, JobStatus, ParticipantInfo, ParticipantPermissions, RoomInfo
+from .._types import NO_METADATA, Job, JobMetadata, JobStatus, ParticipantInfo, ParticipantPermissions, RoomInfo
 
 __all__ = [
     "AnswerExpired",
@@ -108,7 +108,7 @@ class JobAssigned(Event):
     job: Job
     token: str = field(repr=False)
     url: str = ""
-    metadata: JobMetadata = field(default_factory=JobMetadata)
+    metadata: JobMetadata = NO_METADATA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from .._bounds import ENDED_JOBS_MAX, JOBS_MAX
 from .._errors import LocalProtocolError, printable
-from .._types import Job, JobMetadata, JobStatus
+from .._types import NO_METADATA, Job, JobMetadata, JobStatus
 from ._state import JOB, Input, JobStage
 
 __all__ = ["JobBook", "JobRecord"]
@@ -43,7 +43,7 @@ class JobRecord:
         self.connection = connection
         #: Serial of the connection that offered it; on any other the server has forgotten it.
         self.stage = JobStage.OFFERED
-        self.metadata = JobMetadata()
+        self.metadata: JobMetadata = NO_METADATA
         self.holds_place = False
         self.assigned_at = 0.0
         self.running_due = False

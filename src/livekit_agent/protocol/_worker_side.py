@@ -340,7 +340,7 @@ class WorkerConnection(SignalConnection):
         else:
             self._book.open(job.id, job, self._serial)
             self._timers.set(Timer.ANSWER, now + ANSWER_TIMEOUT, job.id)
-            self._events.append(replace(event, answer_by=now + ANSWER_TIMEOUT))
+            self._events.append(JobOffered(job=job, resuming=event.resuming, answer_by=now + ANSWER_TIMEOUT))
 
     def _refuse_offer(self, job_id: str, why: str) -> None:
         self._say(Kind.ANSWER, _codec.answer(job_id, None))
@@ -362,7 +362,7 @@ class WorkerConnection(SignalConnection):
             record.assigned_at = now
             record.job = event.job
             self._timers.stop(Timer.ASSIGNMENT, job_id)
-            self._events.append(replace(event, metadata=record.metadata))
+            self._events.append(JobAssigned(job=event.job, token=event.token, url=event.url, metadata=record.metadata))
 
     def _on_termination(self, event: JobTerminated, now: float, before: Stage) -> None:
         record = self._book.get(event.job_id)

@@ -103,8 +103,9 @@ class Broadcast:
         """Hand an event to every listener."""
         for observer in self._observers:
             observer(event)
-        for listener in list(self._listeners.values()):
-            listener.offer(event)
+        if self._listeners:
+            for listener in list(self._listeners.values()):
+                listener.offer(event)
 
     def forget(self, listener: Listener[E]) -> None:
         """Drop a listener."""

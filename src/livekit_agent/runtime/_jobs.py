@@ -168,7 +168,8 @@ class JobScope:
         self._timeout_alarm: Alarm | None = None
         self._stuck_alarm: Alarm | None = None
         self._leave_alarm: Alarm | None = None
-        self._task: anyio.TaskInfo | None = None
+        self.task: anyio.TaskHandle[None] | None = None
+        """Set by who starts ``run`` in a task: where it hangs, for the log."""
         self._cancelled_at: float | None = None
         self._grace = host.options.cancel_grace
         """What is left of it; see the module docstring."""
@@ -247,7 +248,6 @@ class JobScope:
     async def run(self) -> None:
         """Be the job.  Raises only cancellation from outside."""
         host = self._host
-        self._task = anyio.get_current_task()
         host.publish(events.JobStarted(job=self.job))
         if self._deadline < math.inf:
             self._timeout_alarm = host.timekeeper.at(self._deadline, lambda: self.cancel(CancelReason.JOB_TIMEOUT))
@@ -406,7 +406,7 @@ class JobScope:
                     self.log.warning("the job's task was cancelled by a bare Task.cancel() while it ended")
 
     async def _take_steps(self) -> None:
-        if not self.stuck:
+        if not self.stuck and self._cleanups:
             await self._within_budget(self._run_cleanups)
         if not self.stuck:
             await self._report_and_leave()
@@ -488,8 +488,9 @@ class JobScope:
         """Leave the room; it goes on by itself when it takes longer than we wait."""
         if self._room is not None:
             left = self._begin_leaving(self._room)
-            with anyio.CancelScope(deadline=by):
-                await left.wait()
+            if not left.is_set():
+                with anyio.CancelScope(deadline=by):
+                    await left.wait()
 
     def _begin_leaving(self, room: Room) -> anyio.Event:
         if self._left is None:
@@ -548,7 +549,7 @@ class JobScope:
             self._host.job_abandoned(self)
 
     def _stack(self) -> str:
-        coroutine = None if self._task is None else self._task.coro
+        coroutine: object = None if self.task is None else self.task.coro
         frames: list[tuple[FrameType, int]] = []
         while coroutine is not None:
             frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)

@@ -56,6 +56,7 @@ class Timekeeper:
         self._serial = 0
         self._tidy_at = _TIDY_FROM
         self._changed = anyio.Event()
+        self._sleeps_until = math.inf
 
     def __len__(self) -> int:
         """How many alarms are held, stopped ones included."""
@@ -71,7 +72,8 @@ class Timekeeper:
                 self._tidy_at = max(2 * len(self._heap), _TIDY_FROM)
             self._serial += 1
             heapq.heappush(self._heap, (when, self._serial, alarm))
-            if self._heap[0][2] is alarm:
+            # Not whenever it is the earliest: the keeper may sleep for a stopped one, and finds this in time anyway.
+            if when < self._sleeps_until:
                 self._changed.set()
         return alarm
 
@@ -81,6 +83,6 @@ class Timekeeper:
             while self._heap and (not self._heap[0][2].live or self._heap[0][0] < anyio.current_time()):
                 heapq.heappop(self._heap)[2].ring()
             self._changed = anyio.Event()
-            until = math.nextafter(self._heap[0][0], math.inf) if self._heap else math.inf
-            with anyio.CancelScope(deadline=until):
+            self._sleeps_until = math.nextafter(self._heap[0][0], math.inf) if self._heap else math.inf
+            with anyio.CancelScope(deadline=self._sleeps_until):
                 await self._changed.wait()

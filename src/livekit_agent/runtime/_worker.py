@@ -70,6 +70,7 @@ from ..protocol import (
     worker_token,
 )
 from ._broadcast import Broadcast
+from ._changes import Changes
 from ._jobs import JobScope, sort_out
 from ._outcome import only_leaf
 from ._service_group import ServiceGroup, open_service_group
@@ -165,8 +166,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._intake: ServiceGroup | None = None
         self._final_reported_at = -math.inf
         self._report: ShutdownReport | None = None
-        # AnyIO events need a running loop on neither backend, but a worker is often built before there is one.
-        self._changed: anyio.Event | None = None
+        self._changes = Changes()
+        # A worker is often built before there is a loop, so what belongs to one is made in start().
         self._finished: anyio.Event | None = None
 
     @classmethod
@@ -274,7 +275,6 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             raise WorkerError("the worker was started before; a worker has one life", code="WORKER_STARTED")
         self._started = True
         self._began = anyio.current_time()
-        self._changed = self._changed or anyio.Event()
         self._finished = anyio.Event()
         self._task_status = task_status
         try:
@@ -294,7 +294,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._broadcast.close()
             self._ended = anyio.current_time()
             self._finished.set()
-            self._notify()
+            self._changes.notify()
         if self._interrupt is not None:
             raise self._interrupt
         if self._fatal is not None:
@@ -318,7 +318,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             return ShutdownReport()
         # When start() has finished nothing lives any more; but it waits for users' code that ignores its cancellation.
         finished = self._finished
-        await self._until(lambda: finished.is_set() or (self._report is not None and bool(self._report.stuck)))
+        await self._changes.until(lambda: finished.is_set() or (self._report is not None and bool(self._report.stuck)))
         report = self._report or ShutdownReport()
         unfinished = report.cancelled + report.stuck
         if strict and unfinished:
@@ -338,11 +338,11 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._stop.at_once = self._stop.at_once or timeout <= 0
         # Here and not in start()'s task, which gets to run later: nothing is accepted from this moment on.
         self._begin_drain()
-        self._notify()
+        self._changes.notify()
 
     async def wait_stuck(self) -> tuple[str, ...]:
         """Wait until all is done but handlers that ignore their cancellation; their jobs' ids.  For programs' ends."""
-        await self._until(lambda: self._report is not None and bool(self._report.stuck))
+        await self._changes.until(lambda: self._report is not None and bool(self._report.stuck))
         assert self._report is not None
         return self._report.stuck
 
@@ -376,7 +376,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                 connection.start_soon(self._supervise)
                 async with open_service_group() as self._intake, anyio.create_task_group() as self._job_tasks:
                     try:
-                        await self._until(lambda: self._draining or self._fatal is not None)
+                        await self._changes.until(lambda: self._draining or self._fatal is not None)
                         self._begin_drain()
                         await self._drain()
                     finally:
@@ -415,11 +415,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             deadline = stop.deadline
             if stop.at_once or anyio.current_time() > deadline:
                 self._cancel_jobs(CancelReason.WORKER_CANCELLED if self._interrupt else CancelReason.DRAIN_DEADLINE)
-                await self._until(lambda: not self._busy())
+                await self._changes.until(lambda: not self._busy())
                 return
             # Our own wait, and the instant after the deadline: what ended at the deadline has ended by itself.
             with anyio.CancelScope(deadline=math.nextafter(deadline, math.inf)):
-                await self._until(lambda known=deadline: not self._busy() or stop.at_once or stop.deadline != known)
+                await self._changes.until(
+                    lambda known=deadline: not self._busy() or stop.at_once or stop.deadline != known
+                )
 
     def _busy(self) -> bool:
         """Whether anybody has to be waited for: jobs that are not abandoned, and jobs promised and not assigned."""
@@ -442,18 +444,18 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         with anyio.CancelScope(shield=True):
             if self._busy():
                 self._cancel_jobs(CancelReason.WORKER_CANCELLED)
-                await self._until(lambda: not self._busy())
+                await self._changes.until(lambda: not self._busy())
             await self._say_goodbye()
             await self._give_questions_up()
         connection.cancel()
         self._report = self._make_report()
-        self._notify()
+        self._changes.notify()
 
     async def _give_questions_up(self) -> None:
         """Handlers still asked about offers were cancelled when the stop began, and have the same grace as jobs."""
         assert self._stop is not None
         with anyio.CancelScope(deadline=math.nextafter(self._stop.began + self.options.cancel_grace, math.inf)):
-            await self._until(lambda: not self._answering)
+            await self._changes.until(lambda: not self._answering)
         for job_id in self._answering:
             self.log.error("on_job_request for job %s ignored its cancellation", job_id)
 
@@ -462,7 +464,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         # From the last report on, not from now: the jobs have waited for it as well, and stop has one flush.
         flushed_by = max(self._final_reported_at, self._stop.began) + FLUSH_TIMEOUT
         with anyio.CancelScope(deadline=flushed_by):
-            await self._until(lambda: self._fatal is not None or not self._book.unproven())
+            await self._changes.until(lambda: self._fatal is not None or not self._book.unproven())
         session = self._session
         if session is None:
             return
@@ -508,7 +510,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                 continue
             # The running jobs are the only reason to try on; when the last has ended, the refusal is final.
             with anyio.move_on_after(verdict.delay):
-                await self._until(lambda: not self._jobs)
+                await self._changes.until(lambda: not self._jobs)
                 self._give_up(error)
                 return
 
@@ -576,7 +578,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     def _give_up(self, error: Exception) -> None:
         self._fatal = error
         self.log.error("the worker gives up: %s", error)
-        self._notify()
+        self._changes.notify()
 
     # ------------------------------------------------------------------------------------ events of the core
 
@@ -600,7 +602,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             events.Registered(worker_id=event.worker_id, server_version=event.server.version, reconnect=reconnect)
         )
         self._tell_started()
-        self._notify()
+        self._changes.notify()
 
     def _tell_started(self) -> None:
         status, self._task_status = self._task_status, None
@@ -622,9 +624,9 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         if self._stop is not None:
             self._stop.at_stop += (event.job.id,)  # promised before the stop
             job.warn()
-        self._job_tasks.start_soon(self._run_job, job)
+        job.task = self._job_tasks.start_soon(self._run_job, job)
         self._leave_if_asked()
-        self._notify()
+        self._changes.notify()
 
     async def _run_job(self, job: JobScope) -> None:
         _inside_job_of.set(self)
@@ -639,13 +641,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         job = self._jobs.get(event.job_id)
         if job is not None:
             job.delivery_settled()
-        self._notify()
+        self._changes.notify()
 
     def _on_lapsed(self, event: AssignmentLapsed) -> None:
         self.log.warning("job %s was accepted but not assigned; its place is free again", event.job_id)
         self._refresh_standing()
         self._leave_if_asked()
-        self._notify()
+        self._changes.notify()
 
     def _on_refused(self, event: AssignmentRefused) -> None:
         self.log.warning("refused the assignment of job %s: %s", event.job_id, event.reason)
@@ -664,7 +666,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._session.core.close(anyio.current_time(), reason="go away")
 
     def _on_closed(self, event: ConnectionClosed) -> None:
-        self._notify()
+        self._changes.notify()
 
     _HANDLERS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
         Registered: _on_registered,
@@ -693,7 +695,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                     answer = await self._ask(job)
         finally:
             self._answering.remove(job.id)
-            self._notify()
+            self._changes.notify()
         if self._asking.get(job.id) is scope:
             del self._asking[job.id]
         if scope.cancelled_caught:
@@ -775,12 +777,12 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._refresh_standing()
         if self._session is not None:
             self._session.pump()
-        self._notify()
+        self._changes.notify()
 
     def job_abandoned(self, job: JobScope) -> None:
         """See JobHost."""
         self._tell_end(job)
-        self._notify()
+        self._changes.notify()
 
     def interrupted(self, exc: BaseException) -> None:
         """See JobHost."""
@@ -812,30 +814,18 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._session.core.set_standing(self._load, self._load >= 1.0, anyio.current_time())
 
     def _compute_load(self) -> float:
+        calculator, sample = self._calculator, self._sample
+        if type(calculator) is DefaultLoadCalculator:
+            # Without a snapshot: at every offer, answer and end it would cost more than all the rest of the standing.
+            taken = len(self._jobs) + self._book.reserved
+            return calculator.load_for(taken, self.options.max_jobs, sample.cpu_percent, sample.memory_percent)
         try:
-            load = float(self._calculator.calculate_load(self.stats))
+            load = float(calculator.calculate_load(self.stats))
         except Exception as exc:
             # Boundary to the user's policy: its failure keeps the last good load, and is told.
             log_error(self.log, exc, "calculate_load failed; the last load stands")
             return self._load
         return self._load if math.isnan(load) else min(max(load, 0.0), 1.0)
-
-    # ------------------------------------------------------------------------------------ waiting
-
-    def _notify(self) -> None:
-        """Something changed that a wait in this class may be about."""
-        if self._changed is not None:
-            self._changed.set()
-            self._changed = anyio.Event()
-
-    async def _wait_change(self) -> None:
-        if self._changed is None:
-            self._changed = anyio.Event()
-        await self._changed.wait()
-
-    async def _until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            await self._wait_change()
 
 
 class _Stop:
