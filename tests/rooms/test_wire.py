@@ -44,6 +44,11 @@ class Wire:
 
 @pytest.fixture
 def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    return listening(monkeypatch)
+
+
+def listening(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    """Note everything that rooms are told from now on."""
     heard = Wire()
     receive, make = Room._receive, Room.__init__
 
@@ -173,6 +178,9 @@ async def test_the_end_is_said_in_this_order_and_answered_after_it(venue: Venue,
     assert said in (order, [order[0], order[2]])
     assert wire.kinds("a")[-1] == "eos"
     assert wire.kinds("a", "local_track_unpublished") == ["local_track_unpublished"]
+    # Behind the word of the end nothing comes but our own tracks, taken back.
+    last = wire.kinds("a")[wire.kinds("a").index("disconnected") if "disconnected" in said else -1 :]
+    assert set(last) <= {"disconnected", "local_track_unpublished", "eos"}
 
 
 async def test_leaving_twice_is_answered_twice(venue: Venue) -> None:

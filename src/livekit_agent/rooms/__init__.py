@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ._rpc import RpcHandler as RpcHandler
     from ._rpc import RpcRegistration as RpcRegistration
     from ._rpc import RpcServer as RpcServer
+    from ._scripted import ScriptedParticipant as ScriptedParticipant
     from ._stream_writers import ByteStreamWriter as ByteStreamWriter
     from ._stream_writers import TextStreamWriter as TextStreamWriter
     from ._streams import ByteStreamInfo as ByteStreamInfo
@@ -99,6 +100,7 @@ _HOMES = {
     "RpcHandler": "_rpc",
     "RpcRegistration": "_rpc",
     "RpcServer": "_rpc",
+    "ScriptedParticipant": "_scripted",
     "StreamListener": "_streams",
     "StreamOperation": "_enums",
     "Subscription": "_subscription",
@@ -153,6 +155,7 @@ __all__ = [
     "RpcHandler",
     "RpcRegistration",
     "RpcServer",
+    "ScriptedParticipant",
     "StreamListener",
     "StreamOperation",
     "Subscription",
