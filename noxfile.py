@@ -124,6 +124,13 @@ def mutation(session: nox.Session) -> None:
 
 
 @nox.session(python="3.12")
+def simloom(session: nox.Session) -> None:
+    """Our histories on another simulator's loop: the same hashes in three processes; writes docs/proof/simloom.md."""
+    session.install("-e", ".", "simloom==0.5.0", *CONSTRAINTS)
+    session.run("python", "tests/simulation/simloom_judge.py", *session.posargs)
+
+
+@nox.session(python="3.12")
 def fuzz(session: nox.Session) -> None:
     """Ten minutes of coverage-guided fuzzing for each target (Linux); ``-- --seconds 60 tokens`` for less."""
     session.install("-e", ".[dev]", "atheris>=3.0,<4", *CONSTRAINTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,16 @@ from livekit.protocol import agent as pb
 from livekit.protocol import models
 
 from livekit_agent._errors import LocalProtocolError
-from livekit_agent._types import JobMetadata, JobStatus, JobType, ParticipantPermissions
+from livekit_agent._types import (
+    Job,
+    JobMetadata,
+    JobState,
+    JobStatus,
+    JobType,
+    ParticipantInfo,
+    ParticipantPermissions,
+    RoomInfo,
+)
 from livekit_agent.protocol import (
     AvailabilityReceived,
     GoAway,
@@ -223,6 +233,161 @@ def test_a_simulation_whatever_it_asks_for(room: models.Room, participant: model
     assert event.room.name == room.name
     assert event.participant is not None
     assert event.participant.identity == participant.identity
+
+
+def moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+ROOM = models.Room(
+    sid="RM_1",
+    name="lobby",
+    metadata="m",
+    num_participants=3,
+    num_publishers=2,
+    max_participants=9,
+    creation_time=1_700_000_000,
+    creation_time_ms=1_700_000_000_250,
+    empty_timeout=300,
+    departure_timeout=20,
+    active_recording=True,
+    turn_password="secret",
+)
+ROOM_INFO = RoomInfo(
+    sid="RM_1",
+    name="lobby",
+    metadata="m",
+    num_participants=3,
+    num_publishers=2,
+    max_participants=9,
+    creation_time=moment(1_700_000_000.25),
+    empty_timeout=300.0,
+    departure_timeout=20.0,
+    active_recording=True,
+)
+PERSON = models.ParticipantInfo(
+    sid="PA_1",
+    identity="ada",
+    name="Ada",
+    metadata="pm",
+    attributes={"a": "1"},
+    kind=models.ParticipantInfo.Kind.SIP,
+    state=models.ParticipantInfo.State.ACTIVE,
+    is_publisher=True,
+    permission=models.ParticipantPermission(can_publish=True, can_publish_sources=[models.TrackSource.MICROPHONE]),
+    joined_at=1_700_000_100,
+)
+PERSON_INFO = ParticipantInfo(
+    sid="PA_1",
+    identity="ada",
+    name="Ada",
+    metadata="pm",
+    attributes={"a": "1"},
+    kind=3,
+    state=2,
+    is_publisher=True,
+    permissions=ParticipantPermissions(
+        can_subscribe=False,
+        can_publish=True,
+        can_publish_data=False,
+        can_update_metadata=False,
+        can_publish_sources=(2,),
+    ),
+    joined_at=moment(1_700_000_100),
+)
+
+
+def test_whatever_the_server_tells_of_a_job_arrives() -> None:
+    job = pb.Job(
+        id="AJ_1",
+        type=pb.JT_PUBLISHER,
+        room=ROOM,
+        participant=PERSON,
+        namespace="ns",
+        metadata="jm",
+        agent_name="greeter",
+        dispatch_id="AD_1",
+        deployment="blue",
+        attributes={"b": "2"},
+        enable_recording=True,
+        enable_redaction=True,
+        state=pb.JobState(
+            status=pb.JS_RUNNING,
+            error="e",
+            started_at=1_700_000_200_500_000_000,
+            updated_at=1_700_000_201_000_000_000,
+            ended_at=1_700_000_202_000_000_000,
+            participant_identity="agent",
+            worker_id="AW_1",
+        ),
+    )
+    event = through(Role.SERVER, _codec.offer(job), False)
+    assert isinstance(event, JobOffered)
+    assert event.job == Job(
+        id="AJ_1",
+        type=JobType.PUBLISHER,
+        room=ROOM_INFO,
+        participant=PERSON_INFO,
+        namespace="ns",
+        metadata="jm",
+        agent_name="greeter",
+        dispatch_id="AD_1",
+        deployment="blue",
+        attributes={"b": "2"},
+        enable_recording=True,
+        enable_redaction=True,
+        created_at=moment(WALL),
+        updated_at=moment(1_700_000_201),
+        state=JobState(
+            status=1,
+            error="e",
+            started_at=moment(1_700_000_200.5),
+            updated_at=moment(1_700_000_201),
+            ended_at=moment(1_700_000_202),
+            participant_identity="agent",
+            worker_id="AW_1",
+        ),
+        raw=job,
+    )
+
+
+def test_a_time_that_is_not_set_or_cannot_be_is_none() -> None:
+    assert _codec.room_from_proto(models.Room()).creation_time is None
+    assert _codec.room_from_proto(models.Room(creation_time=7)).creation_time == moment(7)
+    assert _codec.room_from_proto(models.Room(creation_time=2**62)).creation_time is None
+    assert _codec.participant_from_proto(models.ParticipantInfo(joined_at_ms=1)).joined_at == moment(0.001)
+    state = pb.JobState(started_at=1, updated_at=-1)
+    job = _codec.job_from_proto(pb.Job(state=state), received_at=WALL)
+    assert (job.state.started_at, job.state.updated_at, job.state.ended_at) == (moment(1e-9), None, None)
+
+
+def test_a_simulation_arrives_with_what_it_names_and_nothing_else() -> None:
+    whole = pb.SimulateJobRequest(type=pb.JT_PARTICIPANT, room=ROOM, participant=PERSON)
+    assert through(Role.WORKER, pb.WorkerMessage(simulate_job=whole), False) == SimulateReceived(
+        job_type=2, room=ROOM_INFO, participant=PERSON_INFO
+    )
+    bare = pb.WorkerMessage(simulate_job=pb.SimulateJobRequest(type=pb.JT_ROOM))
+    assert through(Role.WORKER, bare, False) == SimulateReceived(job_type=0, room=None, participant=None)
+
+
+@json_too
+def test_that_a_job_can_be_resumed_is_said_with_a_yes_only(json: bool) -> None:
+    yes = through(Role.WORKER, _codec.answer("AJ_1", JobMetadata(), resume=True), json)
+    no = through(Role.WORKER, _codec.answer("AJ_1", None, resume=True), json)
+    assert isinstance(yes, AvailabilityReceived)
+    assert isinstance(no, AvailabilityReceived)
+    assert (yes.supports_resume, no.supports_resume) == (True, False)
+
+
+def test_text_is_read_up_to_its_bound_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = _codec.serialize(_codec.ping(1), json=True)
+    monkeypatch.setattr(_codec, "JSON_CHARS_MAX", len(text))
+    assert _codec.decode(Role.WORKER, text, wall=WALL)[1] == PingReceived(timestamp=1)
+    with pytest.raises(_codec.Undecodable):
+        _codec.decode(Role.WORKER, f"{text!s} ", wall=WALL)
+    long = _codec.serialize(_codec.ping(2**62), json=False)
+    monkeypatch.setattr(_codec, "JSON_CHARS_MAX", 1)
+    assert _codec.decode(Role.WORKER, long, wall=WALL)[1] == PingReceived(timestamp=2**62)
 
 
 @given(st.integers(0, 2**32 - 1))

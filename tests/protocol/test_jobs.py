@@ -41,7 +41,7 @@ CELLS = list(itertools.product(JobStage, Input))
 
 
 def record_in(book: JobBook, stage: JobStage, job_id: str = "AJ_1") -> JobRecord:
-    record = book.open(job_id, None, 1)
+    record = book.open(job_id, 1)
     for step in WAY[stage]:
         if step is Input.END:
             book.end(record, JobStatus.SUCCESS, "")
@@ -73,6 +73,20 @@ def test_what_ended_stays_ended() -> None:
         assert set(JOB[stage].values()) <= {stage}
     assert list(JOB) == list(JobStage)
     assert {event for row in JOB.values() for event in row} == set(Input)
+
+
+def test_every_transition_is_told_after_it_was_taken() -> None:
+    told: list[tuple[str, Input, JobStage]] = []
+    book = JobBook(5)
+    book.on_change = lambda record, event: told.append((record.job_id, event, record.stage))
+    record_in(book, JobStage.ENDED, "AJ_1")
+    record_in(book, JobStage.DECLINED, "AJ_2")
+    assert told == [
+        ("AJ_1", Input.ACCEPT, JobStage.ACCEPTED),
+        ("AJ_1", Input.ASSIGN, JobStage.ASSIGNED),
+        ("AJ_1", Input.END, JobStage.ENDED),
+        ("AJ_2", Input.DECLINE, JobStage.DECLINED),
+    ]
 
 
 HOLDING = (JobStage.ACCEPTED, JobStage.ASSIGNED, JobStage.RUNNING, JobStage.TERMINATING, JobStage.ENDED)
@@ -157,6 +171,13 @@ def test_a_job_offered_again_is_not_forgotten_in_the_place_of_its_older_self() -
     for number in range(30):
         record_in(book, JobStage.DECLINED, f"AJ_{number}")
     assert book.get("AJ_again") is again
+
+
+def test_a_job_offered_again_stands_where_its_new_offer_came() -> None:
+    book = JobBook(5)
+    for job_id, stage in (("AJ_1", JobStage.DECLINED), ("AJ_2", JobStage.OFFERED), ("AJ_1", JobStage.OFFERED)):
+        record_in(book, stage, job_id)
+    assert [record.job_id for record in book.offered()] == ["AJ_2", "AJ_1"]
 
 
 @pytest.mark.usefixtures("short_memory")

@@ -112,11 +112,11 @@ async def program(
     key = server.api_key if server else "key"
     secret = secret or (server.api_secret if server else "secret")
     url = url or (server.url if server else "")
-    source = str(Path(livekit_agent.__file__).parents[1])
+    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(Path(livekit_agent.__file__).parents[1]))))
     process = await anyio.open_process(
         [sys.executable, "-W", "error", str(SCRIPT), backend, scenario, url, key, secret],
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": source},
+        env={**os.environ, "PYTHONPATH": path},
     )
     async with anyio.create_task_group() as tasks, Child(process) as child:
         tasks.start_soon(child.read_log)

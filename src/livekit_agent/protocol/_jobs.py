@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from .._bounds import ENDED_JOBS_MAX, JOBS_MAX
 from .._errors import LocalProtocolError, printable
-from .._types import NO_METADATA, Job, JobMetadata, JobStatus
+from .._types import NO_METADATA, JobMetadata, JobStatus
 from ._state import JOB, Input, JobStage
 
 __all__ = ["JobBook", "JobRecord"]
@@ -29,7 +29,6 @@ class JobRecord:
         "connection",
         "final",
         "holds_place",
-        "job",
         "job_id",
         "metadata",
         "proven",
@@ -37,9 +36,8 @@ class JobRecord:
         "stage",
     )
 
-    def __init__(self, job_id: str, job: Job | None, connection: int) -> None:
+    def __init__(self, job_id: str, connection: int) -> None:
         self.job_id = job_id
-        self.job = job
         self.connection = connection
         #: Serial of the connection that offered it; on any other the server has forgotten it.
         self.stage = JobStage.OFFERED
@@ -129,12 +127,12 @@ class JobBook:
 
     # ------------------------------------------------------------------------------------ changing
 
-    def open(self, job_id: str, job: Job | None, connection: int) -> JobRecord:
+    def open(self, job_id: str, connection: int) -> JobRecord:
         """A fresh record for an offer.  The id must be unknown, or one whose earlier offer came to nothing."""
         old = self._records.pop(job_id, None)
         assert old is None or old.stage in (JobStage.DECLINED, JobStage.LAPSED), old
         self._ended.pop(job_id, None)
-        record = self._records[job_id] = JobRecord(job_id, job, connection)
+        record = self._records[job_id] = JobRecord(job_id, connection)
         self._open_offers += 1
         return record
 
@@ -170,7 +168,6 @@ class JobBook:
     def prove(self, record: JobRecord) -> None:
         """The final status has arrived."""
         record.proven = True
-        record.job = None  # a decoded job weighs 5 kB and nobody asks for it any more
         self._unproven.pop(record.job_id, None)
         if not record.holds_place:
             self._forget_later(record.job_id)

@@ -92,7 +92,7 @@ class ServerConnection(SignalConnection):
         if old is not None and old.stage not in (JobStage.DECLINED, JobStage.LAPSED):
             raise LocalProtocolError(f"job {job.id} was offered on this connection already")
         self._say(Kind.OFFER, _codec.offer(job))
-        self._book.open(job.id, None, 0)
+        self._book.open(job.id, 0)
 
     def withdraw(self, job_id: str, now: float) -> None:
         """Wait no longer for the answer to an offer; the worker is not told, and a late answer is skipped."""

@@ -338,7 +338,7 @@ class WorkerConnection(SignalConnection):
         elif self._book.open_offers >= OFFERS_MAX:
             self._refuse_offer(job.id, f"came while {OFFERS_MAX} offers were open")
         else:
-            self._book.open(job.id, job, self._serial)
+            self._book.open(job.id, self._serial)
             self._timers.set(Timer.ANSWER, now + ANSWER_TIMEOUT, job.id)
             self._events.append(JobOffered(job=job, resuming=event.resuming, answer_by=now + ANSWER_TIMEOUT))
 
@@ -360,7 +360,6 @@ class WorkerConnection(SignalConnection):
         else:
             self._book.change(record, Input.ASSIGN)
             record.assigned_at = now
-            record.job = event.job
             self._timers.stop(Timer.ASSIGNMENT, job_id)
             self._events.append(JobAssigned(job=event.job, token=event.token, url=event.url, metadata=record.metadata))
 
