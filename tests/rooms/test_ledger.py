@@ -6,19 +6,14 @@ import math
 from random import Random
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from livekit_agent import ParticipantPermissions, RoomError, RoomPermissionError
 from livekit_agent.rooms import ParticipantKind
 from livekit_agent.rooms._ledger import (
     DataSent,
-    LedgerEvent,
     ParticipantChanged,
     ParticipantEntered,
     ParticipantGone,
-    ParticipantRecord,
-    RoomChanged,
     RoomEnded,
     RoomLedger,
     RoomOpened,
@@ -218,127 +213,3 @@ def test_verbs_of_who_is_gone_say_so() -> None:
         ledger.update_participant("r", "a")
     with pytest.raises(RoomError):
         ledger.update_room_metadata("unknown", "x")
-
-
-# ------------------------------------------------------------------------------------------------ anything at all
-
-ROOMS = st.sampled_from(["r", "s"])
-PEOPLE = st.sampled_from(["a", "b", "c"])
-VERBS = st.one_of(
-    st.tuples(st.just("join"), ROOMS, PEOPLE, st.sampled_from([0, 4])),
-    st.tuples(st.just("leave"), ROOMS, PEOPLE),
-    st.tuples(st.just("remove"), ROOMS, PEOPLE),
-    st.tuples(st.just("delete"), ROOMS),
-    st.tuples(st.just("create"), ROOMS),
-    st.tuples(st.just("publish"), ROOMS, PEOPLE),
-    st.tuples(st.just("unpublish"), ROOMS, PEOPLE),
-    st.tuples(st.just("mute"), ROOMS, PEOPLE, st.booleans()),
-    st.tuples(st.just("rename"), ROOMS, PEOPLE, st.text(max_size=3)),
-    st.tuples(st.just("forbid"), ROOMS, PEOPLE, st.booleans()),
-    st.tuples(st.just("describe"), ROOMS, st.text(max_size=3)),
-    st.tuples(st.just("wait"), st.floats(0, 400)),
-)
-
-
-class Mirror:
-    """What somebody believes who hears only the events."""
-
-    def __init__(self) -> None:
-        self.rooms: dict[str, str] = {}
-        self.people: dict[tuple[str, str], ParticipantRecord] = {}
-        self.sids: list[str] = []
-
-    def hear(self, event: LedgerEvent) -> None:
-        room = event.room.name
-        match event:
-            case RoomOpened():
-                assert room not in self.rooms
-                self.rooms[room] = event.room.metadata
-                self.sids.append(event.room.sid)
-            case RoomChanged():
-                assert self.rooms[room] == event.previous_metadata
-                self.rooms[room] = event.room.metadata
-            case RoomEnded():
-                del self.rooms[room]
-                assert not [key for key in self.people if key[0] == room]
-            case ParticipantEntered(participant=person):
-                assert room in self.rooms
-                assert (room, person.identity) not in self.people
-                self.people[room, person.identity] = person
-                self.sids.append(person.sid)
-            case ParticipantGone(participant=person):
-                assert self.people.pop((room, person.identity)) == person
-            case ParticipantChanged(participant=person, previous=previous):
-                assert self.people[room, person.identity] == previous != person
-                self.people[room, person.identity] = person
-            case TrackAdded(participant=person, track=track):
-                self.sids.append(track.sid)
-                assert track in person.tracks
-                self.people[room, person.identity] = person
-            case TrackGone(participant=person, track=track):
-                assert track not in person.tracks
-                assert track in self.people[room, person.identity].tracks
-                self.people[room, person.identity] = person
-            case TrackMuteChanged(participant=person):
-                self.people[room, person.identity] = person
-            case _:
-                pass
-
-
-@given(st.lists(VERBS, max_size=40))
-def test_the_events_tell_the_whole_story(verbs: list[tuple]) -> None:
-    ledger, mirror, now = RoomLedger(Random(0)), Mirror(), 0.0
-    for verb, *arguments in verbs:
-        now = play(ledger, verb, arguments, now)
-        for event in ledger.events():
-            mirror.hear(event)
-        assert {room.name: room.metadata for room in ledger.rooms()} == mirror.rooms
-        told = {(room, person.identity): person for room in mirror.rooms for person in ledger.participants(room)}
-        assert told == mirror.people
-        assert all(person.permissions.can_publish or not person.tracks for person in told.values())
-        assert ledger.next_deadline() > now
-        for room in mirror.rooms:
-            waits = all(person.dependent for person in ledger.participants(room))
-            assert (ledger._rooms[room].deadline < math.inf) == waits
-    assert len(mirror.sids) == len(dict.fromkeys(mirror.sids))
-
-
-def play(ledger: RoomLedger, verb: str, arguments: list, now: float) -> float:
-    if verb == "wait":
-        now += arguments[0]
-        ledger.handle_timeout(now)
-        return now
-    room = arguments[0]
-    person = ledger.participant(room, arguments[1]) if len(arguments) > 1 else None
-    match verb:
-        case "join":
-            ledger.join(room, arguments[1], now=now, wall=now, kind=arguments[2])
-        case "create":
-            ledger.create_room(room, now=now, wall=now)
-        case "delete":
-            ledger.delete_room(room)
-        case "describe":
-            if ledger.room(room):
-                ledger.update_room_metadata(room, arguments[1])
-        case "remove":
-            assert ledger.remove(room, arguments[1], now=now) == (person is not None)
-        case _ if person is None:
-            pass
-        case "leave":
-            ledger.leave(person.sid, now=now)
-        case "publish":
-            if person.permissions.can_publish:
-                ledger.publish(person.sid)
-        case "unpublish" if person.tracks:
-            ledger.unpublish(person.sid, person.tracks[0].sid)
-        case "mute" if person.tracks:
-            ledger.mute(person.sid, person.tracks[-1].sid, arguments[2])
-        case "rename":
-            ledger.change_own(person.sid, name=arguments[2])
-        case "forbid":
-            ledger.update_participant(
-                room, person.identity, permissions=ParticipantPermissions(can_publish=arguments[2])
-            )
-        case _:
-            pass
-    return now
