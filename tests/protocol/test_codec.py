@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import struct
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from livekit.protocol import agent as pb
 from livekit.protocol import models
@@ -43,6 +44,7 @@ from livekit_agent.protocol import (
     _codec,
 )
 
+from .anything import VARIANTS, envelope
 from .pair import WALL
 
 texts = st.text(max_size=12)
@@ -434,3 +436,32 @@ def test_a_registration_that_cannot_be_encoded_is_found_before_anything_is_sent(
 
     with pytest.raises(LocalProtocolError):
         new_worker(registration=Registration(agent_name="\ud800"))
+
+
+def test_every_variant_is_walked() -> None:
+    """What the definition says must be what the codec knows; a new one is noticed here."""
+    assert [(role.name, variant) for role, variant in VARIANTS] == [
+        *(("WORKER", name) for name in ("register", "availability", "update_worker", "update_job", "ping",
+                                        "simulate_job", "migrate_job")),
+        *(("SERVER", name) for name in ("register", "availability", "assignment", "termination", "pong", "go_away")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("role", "variant"), VARIANTS, ids=lambda value: str(getattr(value, "name", value)).lower())
+@settings(max_examples=40)
+@given(data=st.data())
+def test_w20_any_message_means_the_same_in_both_encodings_and_encoded_again(
+    role: Role, variant: str, data: st.DataObject
+) -> None:
+    message = data.draw(envelope(role, variant))
+    kind, event = _codec.decode(role, message.SerializeToString(), wall=WALL)
+    assert kind is not None
+    again = type(message).FromString(message.SerializeToString())
+    for payload in (again.SerializeToString(), _codec.serialize(again, json=True)):
+        other_kind, other = _codec.decode(role, payload, wall=WALL)
+        # By their texts, because a load that is no number is not equal to itself.
+        assert (other_kind, _said(other)) == (kind, _said(event))
+
+
+def _said(event: object) -> dict[str, str]:
+    return {field.name: repr(getattr(event, field.name)) for field in dataclasses.fields(event)}  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from livekit_agent._errors import ConnectionLostError, HandshakeError, LocalProt
 from livekit_agent.protocol import ConnectionClosed, Event, JobBook, JobOffered, Role, SignalConnection, _codec
 
 from . import frames, pair
+from .anything import VARIANTS, envelope
 from .pair import INFO, REGISTRATION, TOKEN, WALL, job
 
 
@@ -307,3 +308,52 @@ def test_a_whole_conversation_twice_gives_the_same_bytes() -> None:
     assert once() == once()
     assert job().id == "AJ_1"
     assert INFO.protocol == 17
+
+
+@pytest.mark.parametrize(("role", "variant"), VARIANTS, ids=lambda value: str(getattr(value, "name", value)).lower())
+@settings(max_examples=25)
+@given(data=st.data(), at=CUTS, in_frames=st.integers(1, 4), json=st.booleans())
+def test_w14_any_message_is_heard_the_same_however_its_bytes_are_cut(
+    role: Role, variant: str, data: st.DataObject, at: list[int], in_frames: int, json: bool
+) -> None:
+    message = data.draw(envelope(role, variant))
+    payload = _codec.serialize(message, json=json)
+    raw = payload.encode() if isinstance(payload, str) else payload
+    size = -(-len(raw) // in_frames) or 1
+    parts = [raw[start : start + size] for start in range(0, len(raw), size)] or [b""]
+    opcodes = [frames.TEXT if json else 2, *[0] * (len(parts) - 1)]
+    words = b"".join(
+        frames.frame(opcode, part, fin=part is parts[-1], mask=role is Role.WORKER)
+        for opcode, part in zip(opcodes, parts, strict=True)
+    )
+    if role is Role.SERVER:
+        head = the_101() + frames.frame(2, pair.registered().SerializeToString())
+        whole = drive_worker([head + words])
+        assert drive_worker(cut(head + words, at)) == whole
+        assert drive_worker([head, *(bytes([byte]) for byte in words)]) == whole
+    else:
+        whole = drive_registered([words])
+        assert drive_registered(cut(words, at)) == whole
+        assert drive_registered([bytes([byte]) for byte in words]) == whole
+
+
+def drive_registered(pieces: list[bytes]) -> Outcome:
+    """A server with a registered worker that has one job offered and one assigned."""
+    server = SignalConnection.server(now=0.0, wall=WALL)
+    server.receive_data(frames.upgrade_request(), 0.0)
+    assert server.accept_upgrade(0.0)
+    server.receive_data(frames.frame(2, pair.register().SerializeToString(), mask=True), 0.0)
+    server.registered("AW_1", INFO, 0.0)
+    for job_id in ("AJ_1", "AJ_2"):
+        server.offer(job(job_id), 0.0)
+    server.receive_data(frames.frame(2, pair.answer("AJ_1").SerializeToString(), mask=True), 0.0)
+    server.assign(job("AJ_1"), "t", 0.0)
+    events = server.events()
+    out = server.data_to_send()
+    for piece in pieces:
+        if server.finished:
+            break
+        server.receive_data(piece, 1.0)
+        events += server.events()
+        out += server.data_to_send()
+    return [repr(event) for event in events], out, repr(server)
