@@ -35,7 +35,7 @@ class NoRoom:
 class NoRooms:
     """A connector that gives :class:`NoRoom` at once."""
 
-    async def connect(self, url: str, token: str, *, timeout: float = 0) -> Any:
+    async def connect(self, url: str, token: str, *, timeout: float = 0, **options: Any) -> Any:
         return NoRoom()
 
 

@@ -19,11 +19,14 @@ import anyio
 import pytest
 
 from livekit_agent import (
+    AutoSubscribe,
     ConfigError,
     ConnectionLostError,
     CustomLoadCalculator,
     InvalidJobTypeError,
+    Job,
     JobContext,
+    JobMetadata,
     JobStatus,
     JobType,
     ParticipantPermissions,
@@ -35,6 +38,7 @@ from livekit_agent import (
 from livekit_agent.dispatch import DispatchServer
 from livekit_agent.events import JobEnded
 from livekit_agent.monitoring._probe import Sample
+from livekit_agent.rooms import VideoSource
 
 TESTS = Path(__file__).parent
 
@@ -47,6 +51,7 @@ WRONG: dict[str, list[Any]] = {
     "namespace": [None, 5, "\ud800"],
     "deployment": ["a b", "a_b", "é" * 33, "x" * 65, "line\nbreak", None],
     "permissions": [{}, True, ParticipantPermissions],
+    "auto_subscribe": [None, True, "all", 1],
     "load_calculator": [0.5, CustomLoadCalculator, lambda stats: 0.0, object()],
     "job_timeout": [-1, math.nan, "10", True, None, -math.inf],
     "shutdown_timeout": [-0.001, math.nan, "30", False, None],
@@ -67,6 +72,7 @@ RIGHT: dict[str, list[Any]] = {
     "namespace": ["", "tenant"],
     "deployment": ["", "blue", "é" * 32],
     "permissions": [None, ParticipantPermissions(can_publish=False)],
+    "auto_subscribe": [AutoSubscribe.AUDIO, "nothing"],
     "load_calculator": [None, CustomLoadCalculator(calculator=lambda stats: 0.0)],
     "job_timeout": [0, 0.5, math.inf, 10**300],
     "shutdown_timeout": [0, 30, math.inf],
@@ -143,6 +149,7 @@ PROOFS: dict[str, str] = {
     "namespace": "test_options.py::test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with",
     "deployment": "test_options.py::test_name_namespace_deployment_and_job_type_are_what_the_worker_registers_with",
     "permissions": "test_options.py::test_permissions_are_what_the_agent_has_in_its_room",
+    "auto_subscribe": "test_options.py::test_auto_subscribe_is_what_the_agent_gets_unless_its_answer_says_otherwise",
     "load_calculator": "test_options.py::test_the_load_calculator_says_the_load_and_takes_the_job",
     "job_timeout": "test_options.py::test_job_timeout_ends_the_job",
     "shutdown_timeout": "test_options.py::test_shutdown_timeout_is_how_long_a_stop_waits_for_jobs",
@@ -223,6 +230,47 @@ async def test_permissions_are_what_the_agent_has_in_its_room() -> None:
             await anext(ended)
     assert (seen[0].can_publish, seen[0].can_publish_data, seen[0].hidden) == (False, False, True)
     assert seen[0].can_subscribe
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("option", "answer", "subscribed"),
+    [
+        (AutoSubscribe.EVERYTHING, None, ["sound", "picture"]),
+        (AutoSubscribe.AUDIO, None, ["sound"]),
+        (AutoSubscribe.VIDEO, None, ["picture"]),
+        (AutoSubscribe.NOTHING, None, []),
+        (AutoSubscribe.NOTHING, AutoSubscribe.AUDIO, ["sound"]),
+        (AutoSubscribe.AUDIO, AutoSubscribe.NOTHING, []),
+    ],
+)
+async def test_auto_subscribe_is_what_the_agent_gets_unless_its_answer_says_otherwise(
+    option: AutoSubscribe, answer: AutoSubscribe | None, subscribed: list[str]
+) -> None:
+    seen: list[list[str]] = []
+
+    async def look(ctx: JobContext) -> None:
+        await anyio.sleep(1)
+        person = ctx.room.remote_participants["ann"]
+        seen.append([view.name for view in person.track_publications.values() if view.subscribed])
+
+    async def request(job: Job) -> JobMetadata:
+        return JobMetadata(auto_subscribe=answer)
+
+    async with a_server() as server:
+        worker = a_worker(
+            server,
+            SimpleUniversalHandler(job_request=request, job_assigned=look),
+            agent_name="a",
+            auto_subscribe=option,
+        )
+        async with server.rooms.join("room", "ann") as ann, worker:
+            await ann.local_participant.publish_audio(name="sound")
+            await ann.local_participant.publish_video(VideoSource(320, 240), name="picture")
+            ended = worker.events(JobEnded)
+            server.create_dispatch("room", "a")
+            await anext(ended)
+    assert seen == [subscribed]
 
 
 @pytest.mark.virtual

@@ -269,7 +269,7 @@ async def test_a_join_that_fails_with_the_token_in_the_librarys_message() -> Non
     class QuotingRooms:
         """The native library's connect error holds the URL with the whole token."""
 
-        async def connect(self, url: str, token: str, *, timeout: float = 0) -> Any:
+        async def connect(self, url: str, token: str, *, timeout: float = 0, **options: Any) -> Any:
             raise RoomConnectError(f"engine: signal failure: ws error {url}/rtc?access_token={token}&sdk=rust")
 
     with everything_logged() as texts:
@@ -291,7 +291,7 @@ async def test_a_connector_that_breaks_with_the_token_in_hand(where: str) -> Non
     """Somebody else's connector: it knows no RoomConnectError and quotes what it was given, somewhere."""
 
     class Careless:
-        async def connect(self, url: str, token: str, *, timeout: float = 0) -> Any:
+        async def connect(self, url: str, token: str, *, timeout: float = 0, **options: Any) -> Any:
             quoting = ValueError(f"GET {url}/rtc?access_token={token} failed")
             match where:
                 case "text":

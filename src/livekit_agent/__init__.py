@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from ._errors import WorkerError as WorkerError
     from ._errors import WorkerNotConnectedError as WorkerNotConnectedError
     from ._options import WorkerOptions as WorkerOptions
+    from ._types import AutoSubscribe as AutoSubscribe
     from ._types import CancelReason as CancelReason
     from ._types import ConnectionQuality as ConnectionQuality
     from ._types import Job as Job
@@ -91,7 +92,7 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
-            "CancelReason", "ConnectionQuality", "Job", "JobMetadata", "JobStatus", "JobType",
+            "AutoSubscribe", "CancelReason", "ConnectionQuality", "Job", "JobMetadata", "JobStatus", "JobType",
             "ParticipantInfo", "ParticipantPermissions", "Reject", "RoomInfo", "ShutdownReport",
             "WorkerStats", "WorkerStatus",
         ),

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from ._bounds import JOBS_MAX
 from ._errors import ConfigError, InvalidJobTypeError
-from ._types import JobType, ParticipantPermissions, WorkerStats
+from ._types import AutoSubscribe, JobType, ParticipantPermissions, WorkerStats
 
 if TYPE_CHECKING:
     Logger = logging.Logger | logging.LoggerAdapter[Any]
@@ -60,6 +60,9 @@ class WorkerOptions:
 
     permissions: ParticipantPermissions | None = None
     """What the agent may do in its rooms.  None: the server's default (subscribe, publish, data, metadata)."""
+
+    auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING
+    """Which tracks the agent gets in its rooms without asking.  A JobMetadata may say otherwise."""
 
     load_calculator: LoadCalculator | None = None
     """How the reported load is computed.  None: :class:`~livekit_agent.DefaultLoadCalculator`."""
@@ -154,6 +157,10 @@ class WorkerOptions:
             fault("ca_file", "expected a path as text, or None")
         if self.proxy is not None and not (_is_text(self.proxy) and valid_proxy(self.proxy)):
             fault("proxy", "not an http:// or https:// URL", "write http://host:port; SOCKS is not supported")
+        try:
+            object.__setattr__(self, "auto_subscribe", AutoSubscribe(self.auto_subscribe))
+        except ValueError:
+            fault("auto_subscribe", "expected everything, audio, video or nothing (AutoSubscribe)")
         if permissions is not None and not isinstance(permissions, ParticipantPermissions):
             fault("permissions", "expected ParticipantPermissions or None")
         if calculator is not None and (

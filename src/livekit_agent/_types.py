@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from livekit.protocol import models as models_pb
 
 __all__ = [
+    "AutoSubscribe",
     "CancelReason",
     "ConnectionQuality",
     "Job",
@@ -113,6 +114,18 @@ class WorkerStatus(StrEnum):
     """Finishing its jobs; takes no more."""
     CLOSED = "closed"
     """Stopped for good."""
+
+
+class AutoSubscribe(StrEnum):
+    """Which tracks of others a participant gets without asking for them one by one."""
+
+    EVERYTHING = "everything"
+    AUDIO = "audio"
+    """Sound only: what an agent that does not look spares itself and the server."""
+    VIDEO = "video"
+    """Pictures only."""
+    NOTHING = "nothing"
+    """None; ``publication.set_subscribed(True)`` asks."""
 
 
 class ConnectionQuality(IntEnum):
@@ -288,6 +301,8 @@ class JobMetadata:
     participant_name: str = ""
     participant_metadata: str = field(default="", repr=False)
     participant_attributes: Mapping[str, str] = field(default=NO_ATTRIBUTES, repr=False)
+    auto_subscribe: AutoSubscribe | None = None
+    """What the agent subscribes to in this room; None: as ``WorkerOptions.auto_subscribe`` says.  Never sent."""
 
     def __post_init__(self) -> None:
         # Checked where the handler builds it: later, the mistake would be the protocol's and the traceback no help.
@@ -300,6 +315,8 @@ class JobMetadata:
             texts += [("an attribute's name", key), (f"participant_attributes[{key!r}]", value)]
         for what, text in texts:
             _check_text(what, text)
+        if self.auto_subscribe is not None:
+            object.__setattr__(self, "auto_subscribe", AutoSubscribe(self.auto_subscribe))
 
 
 def _check_text(what: str, text: object) -> None:

@@ -44,6 +44,7 @@ __all__ = [
     "LocalTrackUnpublished",
     "MetadataChanged",
     "NameChanged",
+    "ParticipantActive",
     "ParticipantJoined",
     "ParticipantLeft",
     "PermissionsChanged",
@@ -82,6 +83,13 @@ class ParticipantJoined(RoomEvent):
 
     participant: RemoteParticipant
     existing: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantActive(RoomEvent):
+    """Somebody's media is connected: what we send reaches them from now on."""
+
+    participant: Participant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

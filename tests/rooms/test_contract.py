@@ -13,7 +13,18 @@ from google.protobuf.descriptor import Descriptor
 
 import livekit_agent.rooms
 from livekit_agent.rooms import _memory_transport, _proto, _updates
-from livekit_agent.rooms._proto import audio, data_track, ffi, handle, participant, room, rpc, track, video
+from livekit_agent.rooms._proto import (
+    audio,
+    data_track,
+    ffi,
+    handle,
+    participant,
+    room,
+    rpc,
+    track,
+    track_publication,
+    video,
+)
 from livekit_agent.rooms._transport import ROUTED_BY_HANDLE
 
 SOURCE = Path(livekit_agent.rooms.__file__).parent
@@ -32,6 +43,14 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "set_local_name": ("local_participant_handle name request_async_id", "async_id", "async_id error"),
     "set_local_attributes": ("local_participant_handle attributes request_async_id", "async_id", "async_id error"),
     "set_subscribed": ("subscribe publication_handle", "", None),
+    "enable_remote_track_publication": ("track_publication_handle enabled", "", None),
+    "set_remote_track_publication_quality": ("track_publication_handle quality", "", None),
+    "update_remote_track_publication_dimension": ("track_publication_handle width height", "", None),
+    "set_track_subscription_permissions": (
+        "local_participant_handle all_participants_allowed permissions",
+        "",
+        None,
+    ),
     "create_audio_track": ("name source_handle", "track", None),
     "publish_track": (
         "local_participant_handle track_handle options request_async_id",
@@ -50,7 +69,7 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "new_audio_stream": ("track_handle type sample_rate num_channels", "stream", None),
     "new_video_source": ("type resolution is_screencast", "source", None),
     "create_video_track": ("name source_handle", "track", None),
-    "capture_video_frame": ("source_handle buffer timestamp_us rotation", "", None),
+    "capture_video_frame": ("source_handle buffer timestamp_us rotation metadata", "", None),
     "new_video_stream": ("track_handle type format normalize_stride", "stream", None),
     "perform_rpc": (
         "local_participant_handle destination_identity method payload response_timeout_ms request_async_id",
@@ -165,21 +184,29 @@ OTHERS = {
     room.UserPacket: "data topic",
     room.OwnedBuffer: "handle data",
     room.BufferInfo: "data_ptr data_len",
-    room.TrackPublishOptions: "source video_codec simulcast video_encoding",
+    room.TrackPublishOptions: (
+        "source video_codec simulcast video_encoding audio_encoding dtx red stream preconnect_buffer "
+        "frame_metadata_features scalability_mode video_encoder degradation_preference"
+    ),
+    room.AudioEncoding: "max_bitrate",
+    track.ParticipantTrackPermission: "participant_identity allow_all allowed_track_sids",
     room.VideoEncoding: "max_bitrate max_framerate",
     audio.AudioStreamEvent: "stream_handle frame_received eos",
     audio.AudioFrameReceived: "frame",
     audio.OwnedAudioFrameBuffer: "handle info",
     video.VideoStreamEvent: "stream_handle frame_received eos",
-    video.VideoFrameReceived: "buffer timestamp_us rotation",
+    video.VideoFrameReceived: "buffer timestamp_us rotation metadata",
+    video.FrameMetadata: "user_timestamp frame_id user_data",
     video.VideoBufferInfo: "type width height data_ptr stride components",
     video.VideoBufferInfo.ComponentInfo: "data_ptr stride size",
-    participant.ParticipantInfo: "sid identity name metadata attributes kind permission joined_at",
+    participant.ParticipantInfo: "sid identity name metadata attributes kind kind_details state permission joined_at",
     participant.ParticipantPermission: (
         "can_subscribe can_publish can_publish_data can_publish_sources hidden can_update_metadata "
         "can_subscribe_metrics can_manage_agent_session"
     ),
-    track.TrackPublicationInfo: "sid name kind source muted mime_type remote",
+    track.TrackPublicationInfo: (
+        "sid name kind source muted mime_type remote simulcasted width height audio_features frame_metadata_features"
+    ),
     track.TrackInfo: "sid name kind muted",
     room.ChatMessage: "id timestamp message edit_timestamp deleted generated",
     room.TranscriptionSegment: "id text start_time end_time final language",
@@ -262,7 +289,11 @@ def test_events_about_a_handle_say_which() -> None:
 
 
 def test_media_enums_have_the_numbers_of_the_wire() -> None:
-    from livekit_agent.rooms import VideoCodec, VideoFormat, VideoRotation
+    from livekit_agent.rooms import DegradationPreference, VideoCodec, VideoEncoder, VideoFormat, VideoRotation
+
+    preferences = dict(room.DegradationPreference.items())
+    assert {f"DEGRADATION_PREFERENCE_{p.name}": p.value for p in DegradationPreference} == preferences
+    assert {f"ENCODER_BACKEND_{e.name}": e.value for e in VideoEncoder} == dict(room.VideoEncoderBackend.items())
 
     assert {codec.name: codec.value for codec in VideoCodec} == dict(video.VideoCodec.items())
     assert {format.name: format.value for format in VideoFormat} == dict(video.VideoBufferType.items())
@@ -270,8 +301,25 @@ def test_media_enums_have_the_numbers_of_the_wire() -> None:
 
 
 def test_enums_have_the_numbers_of_the_wire() -> None:
-    from livekit_agent.rooms import ConnectionState, DisconnectReason, TrackKind, TrackSource
+    from livekit_agent.rooms import (
+        AudioFeature,
+        ConnectionState,
+        DisconnectReason,
+        FrameMetadataKind,
+        ParticipantKindDetail,
+        ParticipantState,
+        TrackKind,
+        TrackSource,
+        VideoQuality,
+    )
 
+    assert {f"TF_{f.name}": f.value for f in AudioFeature} == dict(track.AudioTrackFeature.items())
+    assert {f"FMF_{k.name}": k.value for k in FrameMetadataKind} == dict(track.FrameMetadataFeature.items())
+    assert {f"VIDEO_QUALITY_{q.name}": q.value for q in VideoQuality} == dict(track_publication.VideoQuality.items())
+    details = dict(participant.ParticipantKindDetail.items())
+    assert {f"PARTICIPANT_KIND_DETAIL_{d.name}": d.value for d in ParticipantKindDetail} == details
+    states = dict(participant.ParticipantState.items())
+    assert {f"PARTICIPANT_STATE_{s.name}": s.value for s in ParticipantState} == states
     reasons = dict(participant.DisconnectReason.items())
     assert {("UNKNOWN_REASON" if r == 0 else r.name): r.value for r in DisconnectReason} == reasons
     assert {f"CONN_{s.name}": s.value for s in ConnectionState} == dict(room.ConnectionState.items())

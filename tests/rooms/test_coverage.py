@@ -93,8 +93,8 @@ def test_the_room_events_used_are_those_that_change_the_model() -> None:
     assert used == {*_updates.HANDLED, "disconnected", "eos"} - IN_NOBODYS_NAME
 
 
-IN_NOBODYS_NAME = {"moved", "participant_active"}
-"""Change the model and have no public name yet."""
+IN_NOBODYS_NAME = {"moved"}
+"""Changes the model and has no public name yet."""
 
 
 def test_every_field_of_a_request_that_we_make_is_set_or_left_out_for_a_reason() -> None:

@@ -128,7 +128,7 @@ async def test_a_person_without_a_connection_can_be_played_on_the_ledger() -> No
         await settled()
         got = drain(heard)
         assert [type(event).__name__ for event in got] == [
-            "ParticipantJoined", "TrackPublished", "TrackSubscribed", "DataReceived",
+            "ParticipantJoined", "ParticipantActive", "TrackPublished", "TrackSubscribed", "DataReceived",
         ]  # fmt: skip
         assert list(a.remote_participants["puppet"].track_publications) == [track.sid]
 
@@ -300,12 +300,12 @@ async def test_a_slow_consumer_loses_the_oldest_data_and_no_join() -> None:
             rooms.send_data("r", str(number).encode())
         b = await rooms.join("r", "b")
         await settled()
-        assert (heard.dropped, len(heard), a.statistics().dropped_events) == (500, 1_001, 500)
+        assert (heard.dropped, len(heard), a.statistics().dropped_events) == (500, 1_002, 500)
         got = drain(heard)
-        assert [event.data for event in got[:-1] if isinstance(event, events.DataReceived)] == [
+        assert [event.data for event in got[:-2] if isinstance(event, events.DataReceived)] == [
             str(number).encode() for number in range(500, 1_500)
         ]
-        assert isinstance(got[-1], events.ParticipantJoined)
+        assert [type(event) for event in got[-2:]] == [events.ParticipantJoined, events.ParticipantActive]
         heard.close()
         assert a.statistics().dropped_events == 500
         await b.disconnect()

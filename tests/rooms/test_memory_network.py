@@ -197,6 +197,7 @@ async def test_a_full_reconnect_brings_everybody_and_our_tracks_back_as_new() ->
             "TrackUnpublished",
             "ParticipantLeft",
             "ParticipantJoined",
+            "ParticipantActive",
             "LocalTrackRepublished",
             "Reconnected",
             "TrackPublished",
@@ -209,6 +210,7 @@ async def test_a_full_reconnect_brings_everybody_and_our_tracks_back_as_new() ->
             "TrackUnpublished",
             "ParticipantLeft",
             "ParticipantJoined",
+            "ParticipantActive",
             "TrackPublished",
             "TrackSubscribed",
         ]

@@ -58,11 +58,11 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Wire:
         heard.said[room.local_participant.identity].append(copy)
         receive(room, event)
 
-    def begin(room: Room, transport: Any, result: Any) -> None:
+    def begin(room: Room, transport: Any, result: Any, *options: Any) -> None:
         copy = type(result)()
         copy.CopyFrom(result)
         heard.joined[result.local_participant.info.identity] = copy
-        make(room, transport, result)
+        make(room, transport, result, *options)
 
     monkeypatch.setattr(Room, "_receive", note)
     monkeypatch.setattr(Room, "__init__", begin)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import anyio
 from realserver import KEY, SECRET, RealServer
 
-from livekit_agent import ConnectionQuality, ParticipantPermissions, events
+from livekit_agent import AutoSubscribe, ConnectionQuality, ParticipantPermissions, events
 from livekit_agent.api import LiveKitAPI
 from livekit_agent.protocol import mint_token
 from livekit_agent.rooms import MemoryRooms, NativeRooms, Room, Subscription
@@ -59,8 +59,12 @@ class Venue:
         other.room = f"{self.room}-{number}"
         return other
 
-    async def join(self, identity: str, **claims: Any) -> Room:
-        return await self.rooms.connect(self.url, token(self.room, identity, **claims), timeout=PATIENCE)
+    async def join(
+        self, identity: str, *, auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING, **claims: Any
+    ) -> Room:
+        return await self.rooms.connect(
+            self.url, token(self.room, identity, **claims), timeout=PATIENCE, auto_subscribe=auto_subscribe
+        )
 
     async def introduce(self, *rooms: Room) -> None:
         """Wait until each sees all the others."""

@@ -551,7 +551,7 @@ class ScriptedRooms:
         self.joins = 0
         self.abandoned = 0
 
-    async def connect(self, url: str, token: str, *, timeout: float = 20.0) -> Room:
+    async def connect(self, url: str, token: str, *, timeout: float = 20.0, **options: Any) -> Room:
         self.joins += 1
         try:
             return await self.join(url, token, timeout)

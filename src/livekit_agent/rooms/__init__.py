@@ -17,14 +17,21 @@ if TYPE_CHECKING:
     from ._data_tracks import LocalDataTrack as LocalDataTrack
     from ._data_tracks import Overflow as Overflow
     from ._data_tracks import RemoteDataTrack as RemoteDataTrack
+    from ._enums import AudioFeature as AudioFeature
     from ._enums import ConnectionState as ConnectionState
     from ._enums import DisconnectReason as DisconnectReason
+    from ._enums import FrameMetadataKind as FrameMetadataKind
     from ._enums import ParticipantKind as ParticipantKind
+    from ._enums import ParticipantKindDetail as ParticipantKindDetail
+    from ._enums import ParticipantState as ParticipantState
     from ._enums import RpcCode as RpcCode
     from ._enums import StreamOperation as StreamOperation
     from ._enums import TrackKind as TrackKind
     from ._enums import TrackSource as TrackSource
+    from ._enums import VideoQuality as VideoQuality
+    from ._follow import SourceStream as SourceStream
     from ._frames import AudioFrame as AudioFrame
+    from ._frames import FrameMetadata as FrameMetadata
     from ._frames import VideoFormat as VideoFormat
     from ._frames import VideoFrame as VideoFrame
     from ._frames import VideoRotation as VideoRotation
@@ -39,6 +46,11 @@ if TYPE_CHECKING:
     from ._participants import LocalParticipant as LocalParticipant
     from ._participants import Participant as Participant
     from ._participants import RemoteParticipant as RemoteParticipant
+    from ._publish_options import AudioOptions as AudioOptions
+    from ._publish_options import DegradationPreference as DegradationPreference
+    from ._publish_options import VideoCodec as VideoCodec
+    from ._publish_options import VideoEncoder as VideoEncoder
+    from ._publish_options import VideoOptions as VideoOptions
     from ._room import Room as Room
     from ._room import RoomStatistics as RoomStatistics
     from ._rpc import RpcCall as RpcCall
@@ -46,6 +58,8 @@ if TYPE_CHECKING:
     from ._rpc import RpcRegistration as RpcRegistration
     from ._rpc import RpcServer as RpcServer
     from ._scripted import ScriptedParticipant as ScriptedParticipant
+    from ._sip import SipCallStatus as SipCallStatus
+    from ._sip import SipInfo as SipInfo
     from ._stream_writers import ByteStreamWriter as ByteStreamWriter
     from ._stream_writers import TextStreamWriter as TextStreamWriter
     from ._streams import ByteStreamInfo as ByteStreamInfo
@@ -58,13 +72,13 @@ if TYPE_CHECKING:
     from ._tracks import LocalTrackPublication as LocalTrackPublication
     from ._tracks import RemoteTrack as RemoteTrack
     from ._tracks import RemoteTrackPublication as RemoteTrackPublication
-    from ._video import VideoCodec as VideoCodec
-    from ._video import VideoOptions as VideoOptions
     from ._video import VideoSource as VideoSource
 
 # public name -> the module that holds it
 _HOMES = {
+    "AudioFeature": "_enums",
     "AudioFrame": "_frames",
+    "AudioOptions": "_publish_options",
     "AudioSource": "_audio",
     "ByteStreamInfo": "_streams",
     "ByteStreamReader": "_streams",
@@ -73,8 +87,11 @@ _HOMES = {
     "ConnectionState": "_enums",
     "DataFrame": "_data_tracks",
     "DataSchema": "_data_tracks",
+    "DegradationPreference": "_publish_options",
     "Delays": "_memory_network",
     "DisconnectReason": "_enums",
+    "FrameMetadata": "_frames",
+    "FrameMetadataKind": "_enums",
     "LocalDataTrack": "_data_tracks",
     "LocalParticipant": "_participants",
     "LocalTrack": "_tracks",
@@ -83,10 +100,12 @@ _HOMES = {
     "MediaStream": "_media_stream",
     "MemoryRooms": "_memory",
     "NativeRooms": "_connectors",
-    "Overflow": "_data_tracks",
     "Network": "_memory_network",
+    "Overflow": "_data_tracks",
     "Participant": "_participants",
     "ParticipantKind": "_enums",
+    "ParticipantKindDetail": "_enums",
+    "ParticipantState": "_enums",
     "RemoteDataTrack": "_data_tracks",
     "RemoteParticipant": "_participants",
     "RemoteTrack": "_tracks",
@@ -101,6 +120,9 @@ _HOMES = {
     "RpcRegistration": "_rpc",
     "RpcServer": "_rpc",
     "ScriptedParticipant": "_scripted",
+    "SipCallStatus": "_sip",
+    "SipInfo": "_sip",
+    "SourceStream": "_follow",
     "StreamListener": "_streams",
     "StreamOperation": "_enums",
     "Subscription": "_subscription",
@@ -110,16 +132,20 @@ _HOMES = {
     "TrackKind": "_enums",
     "TrackSource": "_enums",
     "TranscriptionSegment": "_messages",
-    "VideoCodec": "_video",
+    "VideoCodec": "_publish_options",
+    "VideoEncoder": "_publish_options",
     "VideoFormat": "_frames",
     "VideoFrame": "_frames",
-    "VideoOptions": "_video",
+    "VideoOptions": "_publish_options",
+    "VideoQuality": "_enums",
     "VideoRotation": "_frames",
     "VideoSource": "_video",
 }
 
 __all__ = [
+    "AudioFeature",
     "AudioFrame",
+    "AudioOptions",
     "AudioSource",
     "ByteStreamInfo",
     "ByteStreamReader",
@@ -128,8 +154,11 @@ __all__ = [
     "ConnectionState",
     "DataFrame",
     "DataSchema",
+    "DegradationPreference",
     "Delays",
     "DisconnectReason",
+    "FrameMetadata",
+    "FrameMetadataKind",
     "LocalDataTrack",
     "LocalParticipant",
     "LocalTrack",
@@ -138,10 +167,12 @@ __all__ = [
     "MediaStream",
     "MemoryRooms",
     "NativeRooms",
-    "Overflow",
     "Network",
+    "Overflow",
     "Participant",
     "ParticipantKind",
+    "ParticipantKindDetail",
+    "ParticipantState",
     "RemoteDataTrack",
     "RemoteParticipant",
     "RemoteTrack",
@@ -156,6 +187,9 @@ __all__ = [
     "RpcRegistration",
     "RpcServer",
     "ScriptedParticipant",
+    "SipCallStatus",
+    "SipInfo",
+    "SourceStream",
     "StreamListener",
     "StreamOperation",
     "Subscription",
@@ -166,9 +200,11 @@ __all__ = [
     "TrackSource",
     "TranscriptionSegment",
     "VideoCodec",
+    "VideoEncoder",
     "VideoFormat",
     "VideoFrame",
     "VideoOptions",
+    "VideoQuality",
     "VideoRotation",
     "VideoSource",
 ]

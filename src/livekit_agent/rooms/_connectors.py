@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from .._bounds import ROOM_JOIN_TIMEOUT
+from .._types import AutoSubscribe
 from ._room import Room, join
 
 __all__ = ["NativeRooms", "RoomConnector"]
@@ -13,8 +14,15 @@ __all__ = ["NativeRooms", "RoomConnector"]
 class RoomConnector(Protocol):
     """Joins rooms."""
 
-    async def connect(self, url: str, token: str, *, timeout: float = ROOM_JOIN_TIMEOUT) -> Room:
-        """Join the room that the token names.
+    async def connect(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout: float = ROOM_JOIN_TIMEOUT,
+        auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+    ) -> Room:
+        """Join the room that the token names, and subscribe to the tracks that ``auto_subscribe`` says.
 
         Raises :class:`~livekit_agent.RoomConnectError`, without the token in its text.  Cancellable at any
         checkpoint: an abandoned join is undone by itself, nothing leaks and nobody stays in the room.
@@ -30,8 +38,15 @@ class NativeRooms:
     one process: the library has one callback, and whoever comes last has it.
     """
 
-    async def connect(self, url: str, token: str, *, timeout: float = ROOM_JOIN_TIMEOUT) -> Room:
+    async def connect(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout: float = ROOM_JOIN_TIMEOUT,
+        auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+    ) -> Room:
         """Join a room (see :class:`RoomConnector`)."""
         from ._ffi import native_transport
 
-        return await join(native_transport(), url, token, timeout=timeout)
+        return await join(native_transport(), url, token, timeout=timeout, auto_subscribe=auto_subscribe)

@@ -9,13 +9,18 @@ from enum import IntEnum
 from typing import TypeVar
 
 __all__ = [
+    "AudioFeature",
     "ConnectionState",
     "DisconnectReason",
+    "FrameMetadataKind",
     "ParticipantKind",
+    "ParticipantKindDetail",
+    "ParticipantState",
     "RpcCode",
     "StreamOperation",
     "TrackKind",
     "TrackSource",
+    "VideoQuality",
     "known",
 ]
 
@@ -69,6 +74,32 @@ class ParticipantKind(IntEnum):
     BRIDGE = 8
 
 
+class ParticipantKindDetail(IntEnum):
+    """What kind of its kind a participant is."""
+
+    CLOUD_AGENT = 0
+    """An agent that LiveKit Cloud runs."""
+    FORWARDED = 1
+    """It is in another room, and forwarded to this one."""
+    CONNECTOR_WHATSAPP = 2
+    CONNECTOR_TWILIO = 3
+    BRIDGE_RTSP = 4
+    SIMULATION = 5
+
+
+class ParticipantState(IntEnum):
+    """How far a participant is."""
+
+    JOINING = 0
+    """Its signalling is connected."""
+    JOINED = 1
+    """It knows the room."""
+    ACTIVE = 2
+    """Its media is connected: it can receive."""
+    DISCONNECTED = 3
+    """It has left."""
+
+
 class TrackKind(IntEnum):
     """What a track carries."""
 
@@ -85,6 +116,39 @@ class TrackSource(IntEnum):
     MICROPHONE = 2
     SCREENSHARE = 3
     SCREENSHARE_AUDIO = 4
+
+
+class AudioFeature(IntEnum):
+    """What a publisher says of its audio track."""
+
+    STEREO = 0
+    NO_DTX = 1
+    """Silence is sent like anything else."""
+    AUTO_GAIN_CONTROL = 2
+    ECHO_CANCELLATION = 3
+    NOISE_SUPPRESSION = 4
+    ENHANCED_NOISE_CANCELLATION = 5
+    PRECONNECT_BUFFER = 6
+    """What was said before the publisher was connected follows as a byte stream."""
+
+
+class FrameMetadataKind(IntEnum):
+    """What can travel with each picture of a video track."""
+
+    USER_TIMESTAMP = 0
+    """A time of the application's."""
+    FRAME_ID = 1
+    """A number."""
+    USER_DATA = 2
+    """Bytes."""
+
+
+class VideoQuality(IntEnum):
+    """Which of the sizes that a publisher sends (simulcast) is wanted."""
+
+    LOW = 0
+    MEDIUM = 1
+    HIGH = 2
 
 
 class RpcCode(IntEnum):

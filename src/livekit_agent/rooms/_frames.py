@@ -9,8 +9,10 @@ because others may hold the same frame.  numpy is imported when a view is first 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import IntEnum
+from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -20,7 +22,16 @@ if TYPE_CHECKING:
     Samples = NDArray[np.int16]
     Pixels = NDArray[np.uint8]
 
-__all__ = ["AudioFrame", "Plane", "VideoFormat", "VideoFrame", "VideoRotation", "check_picture", "planes_of"]
+__all__ = [
+    "AudioFrame",
+    "FrameMetadata",
+    "Plane",
+    "VideoFormat",
+    "VideoFrame",
+    "VideoRotation",
+    "check_picture",
+    "planes_of",
+]
 
 SAMPLE_BYTES = 2
 
@@ -51,6 +62,12 @@ class AudioFrame:
     def duration(self) -> float:
         """Seconds."""
         return self.samples_per_channel / self.sample_rate
+
+    @property
+    def level(self) -> float:
+        """How loud it is: root mean square of all samples, full scale 1.  Computed anew each time, without numpy."""
+        samples = memoryview(self.data).cast("h")
+        return math.sqrt(sum(map(mul, samples, samples)) / len(samples)) / 32_768 if len(samples) else 0.0
 
     @property
     def samples(self) -> Samples:
@@ -141,6 +158,22 @@ def check_picture(width: int, height: int) -> None:
         raise ValueError(f"a picture of {width} x {height}; each side must be 1 to {PICTURE_SIDE_MAX} pixels")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameMetadata:
+    """What an application sends along with a picture (see ``VideoOptions.frame_metadata``)."""
+
+    user_timestamp: int | None = None
+    """A time of the application's, 0 to 2**64 - 1."""
+    frame_id: int | None = None
+    """A number, 0 to 2**32 - 1."""
+    user_data: bytes | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value, bits in (("user_timestamp", self.user_timestamp, 64), ("frame_id", self.frame_id, 32)):
+            if value is not None and not 0 <= value < 2**bits:
+                raise ValueError(f"{name} {value} does not fit {bits} bits")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class VideoFrame:
     """A picture.  Cannot be built with bytes that do not fit its size and format."""
@@ -152,6 +185,7 @@ class VideoFrame:
     timestamp_us: int = 0
     """When it was captured, microseconds of the capturer's clock; 0 when given to a source: now."""
     rotation: VideoRotation = VideoRotation.NONE
+    metadata: FrameMetadata | None = None
 
     def __post_init__(self) -> None:
         check_picture(self.width, self.height)

@@ -90,6 +90,11 @@ class TrackRecord:
     source: TrackSource = TrackSource.MICROPHONE
     muted: bool = False
     mime_type: str = "audio/red"
+    simulcasted: bool = False
+    width: int = 0
+    height: int = 0
+    audio_features: tuple[int, ...] = ()
+    frame_metadata: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -510,13 +515,29 @@ class RoomLedger:
         kind: TrackKind = TrackKind.AUDIO,
         source: TrackSource = TrackSource.MICROPHONE,
         mime_type: str = "audio/red",
+        simulcasted: bool = False,
+        width: int = 0,
+        height: int = 0,
+        audio_features: tuple[int, ...] = (),
+        frame_metadata: tuple[int, ...] = (),
     ) -> TrackRecord:
         """A participant publishes a track.  Raises :class:`RoomPermissionError` without the grant."""
         home, person = self._require(sid)
         sources = person.permissions.can_publish_sources
         if not person.permissions.can_publish or (sources and source not in sources):
             raise RoomPermissionError("NotAllowed - does not have permission to publish")
-        track = TrackRecord(sid=self.new_id("TR_"), name=name, kind=kind, source=source, mime_type=mime_type)
+        track = TrackRecord(
+            sid=self.new_id("TR_"),
+            name=name,
+            kind=kind,
+            source=source,
+            mime_type=mime_type,
+            simulcasted=simulcasted,
+            width=width,
+            height=height,
+            audio_features=audio_features,
+            frame_metadata=frame_metadata,
+        )
         after = replace(person, tracks=(*person.tracks, track), has_published=True)
         self._put(home, after)
         self._emit(TrackAdded(room=home.record, participant=after, track=track, first=not person.has_published))

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .._bounds import ROOM_REQUEST_TIMEOUT
 from .._errors import RoomClosedError, RoomError
 from ._calls import Call, failure
 from ._proto import ffi
 from ._transport import Sink, Transport
+from ._watch import Watches
+
+if TYPE_CHECKING:
+    from ._participants import RemoteParticipant
 
 __all__ = ["Link"]
 
@@ -28,6 +34,12 @@ class Link:
         """The disconnect reason, once the room is over."""
         self.leaving = False
         """Whether the end is known to be near: what fails now, fails because of it."""
+        self.watches = Watches()
+        """Who waits for something to become true in this room."""
+        self.people: Mapping[str, RemoteParticipant] = MappingProxyType({})
+        """Who is there, by identity (the model's)."""
+        self.reconnecting = False
+        """Whether the connection is being rebuilt: who leaves now may only seem to."""
         self._handles: dict[int, None] = {}
         self._attached: dict[object, Callable[[], None]] = {}
         self.own(room_handle)
@@ -77,6 +89,7 @@ class Link:
             # Newest first: tracks and publications before the participants and the room they belong to.
             self.transport.drop(handle_id)
         self._handles.clear()
+        self.watches.close(lambda: RoomClosedError(reason=reason))
 
     def check_open(self) -> None:
         """Raise :class:`RoomClosedError` when the room is over."""

@@ -51,6 +51,8 @@ class MediaQueue(Generic[F]):
         self._read = read
         self._handle = 0
         self._frames: deque[F] = deque()
+        self.latest: F | None = None
+        """The frame that came last, read or not; None at the end."""
         self.received = 0
         self.dropped = 0
         self.overrun = 0
@@ -81,6 +83,7 @@ class MediaQueue(Generic[F]):
             self.end()
             return
         self.received += 1
+        self.latest = frame
         self._frames.append(frame)
         if len(self._frames) > self.capacity:
             self._frames.popleft()
@@ -96,6 +99,7 @@ class MediaQueue(Generic[F]):
         if self.ended:
             return
         self.ended = True
+        self.latest = None
         self._link.detach(self)
         self._close_native()
         if self.on_end is not None:

@@ -25,7 +25,7 @@ import anyio
 
 from .._bounds import ROOM_JOIN_TIMEOUT
 from .._errors import RoomError
-from .._types import NO_ATTRIBUTES, ConnectionQuality, ParticipantPermissions
+from .._types import NO_ATTRIBUTES, AutoSubscribe, ConnectionQuality, ParticipantPermissions
 from ._enums import DisconnectReason, ParticipantKind
 from ._ledger import (
     DEPARTURE_TIMEOUT,
@@ -119,9 +119,16 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
 
     # --- joining --------------------------------------------------------------------------------------------------
 
-    async def connect(self, url: str, token: str, *, timeout: float = ROOM_JOIN_TIMEOUT) -> Room:
+    async def connect(
+        self,
+        url: str,
+        token: str,
+        *,
+        timeout: float = ROOM_JOIN_TIMEOUT,
+        auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+    ) -> Room:
         """Join the room that the token names (see :class:`~livekit_agent.rooms.RoomConnector`)."""
-        return await join(MemoryTransport(self), url, token, timeout=timeout)
+        return await join(MemoryTransport(self), url, token, timeout=timeout, auto_subscribe=auto_subscribe)
 
     def join(
         self,
@@ -134,7 +141,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         permissions: ParticipantPermissions | None = None,
         kind: int = ParticipantKind.STANDARD,
         timeout: float = ROOM_JOIN_TIMEOUT,
-        auto_subscribe: bool = True,
+        auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
     ) -> Joining:
         """Join without a token: ``room = await rooms.join(...)``, or ``async with rooms.join(...) as room``."""
         entry = _Pass(
@@ -549,7 +556,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
 class Joining:
     """A join under way: await it for the room, or use it as a context manager that leaves the room at the end."""
 
-    def __init__(self, rooms: MemoryRooms, entry: _Pass, timeout: float, auto_subscribe: bool) -> None:
+    def __init__(self, rooms: MemoryRooms, entry: _Pass, timeout: float, auto_subscribe: AutoSubscribe) -> None:
         self._rooms = rooms
         self._entry = entry
         self._timeout = timeout

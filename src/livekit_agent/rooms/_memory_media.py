@@ -17,21 +17,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from .._errors import RoomError
-from ._enums import TrackKind
-from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame
-from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged
+from ._enums import AudioFeature, TrackKind, VideoQuality
+from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
+from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged, TrackRecord
 from ._memory_network import Network, Wire
+from ._memory_pictures import as_sent, layers_of, repainted
 from ._memory_speakers import Speakers
 from ._pcm import Converter
 from ._proto import audio, ffi, handle, video
+from ._proto import room as room_pb
 from ._proto import track as track_pb
+from ._publish_options import VideoCodec
+from ._video import metadata_of, wire_metadata
 from ._wire import callback
 
 if TYPE_CHECKING:
     from ._memory import MemoryRooms
 
-__all__ = ["LocalMedia", "MediaHub", "MemoryMedia"]
+__all__ = ["LocalMedia", "MediaHub", "MemoryMedia", "published_media"]
 
 _TICK = 0.01
 _TICKS_A_SECOND = 100
@@ -58,7 +61,10 @@ class AudioSourceState:
 
 
 class VideoSourceState:
-    """A video source.  It keeps nothing."""
+    """A video source.  It keeps no picture."""
+
+    def __init__(self, request: video.NewVideoSourceRequest) -> None:
+        self.width, self.height = request.resolution.width, request.resolution.height
 
 
 class LocalMedia:
@@ -121,7 +127,7 @@ class VideoStreamState(_Stream):
 
     def see(self, frame: VideoFrame) -> None:
         """A picture of the source's, if anybody still looks."""
-        if self.handle and self.home.hears(self.media.sid):
+        if self.handle and self.home.hears(self.media.sid) and self.home.is_enabled(self.media.sid):
             self.home.tell_picture(self, frame)
 
 
@@ -132,6 +138,7 @@ class MediaHub:
         self._rooms = rooms
         self._sources: dict[str, AudioSourceState | VideoSourceState] = {}  # by track sid
         self._homes: dict[str, tuple[str, str]] = {}  # track sid -> (room, identity)
+        self._tracks: dict[str, TrackRecord] = {}
         self._muted: dict[str, None] = {}
         self._streams: dict[_Stream, None] = {}
         self.speakers = Speakers(rooms)
@@ -148,12 +155,15 @@ class MediaHub:
         """How many streams are open."""
         return len(self._streams)
 
-    def publish(self, sid: str, source: AudioSourceState | VideoSourceState | None, room: str, identity: str) -> None:
+    def publish(
+        self, track: TrackRecord, source: AudioSourceState | VideoSourceState | None, room: str, identity: str
+    ) -> None:
         """A track has a source."""
         if source is not None:
-            self._sources[sid] = source
-            self._homes[sid] = (room, identity)
-            self.speakers.publish(sid, room, identity)
+            self._sources[track.sid] = source
+            self._homes[track.sid] = (room, identity)
+            self._tracks[track.sid] = track
+            self.speakers.publish(track.sid, room, identity)
 
     def play(self, source: AudioSourceState, sound: bytes) -> None:
         """A source has got this much more to play."""
@@ -176,6 +186,7 @@ class MediaHub:
     def _forget(self, sid: str) -> None:
         self._sources.pop(sid, None)
         self._homes.pop(sid, None)
+        self._tracks.pop(sid, None)
         self._muted.pop(sid, None)
         self.speakers.forget(sid)
 
@@ -216,7 +227,8 @@ class MediaHub:
             sid = stream.media.sid
             source = self._sources.get(sid)
             if isinstance(source, AudioSourceState) and pieces[sid]:
-                piece = bytes(len(pieces[sid])) if sid in self._muted else pieces[sid]
+                silent = sid in self._muted or not stream.home.is_enabled(sid)
+                piece = bytes(len(pieces[sid])) if silent else pieces[sid]
                 if wires := self._wires(sid, stream):
                     stream.wire.put((source, piece), wires, self._rooms.wire_rng, lossy=True)
                 else:
@@ -232,15 +244,13 @@ class MediaHub:
         """A picture, to everybody who looks."""
         sids = [sid for sid, other in self._sources.items() if other is source and sid not in self._muted]
         for stream in list(self._streams):
-            if (
-                isinstance(stream, VideoStreamState)
-                and stream.media.sid in sids
-                and stream.home.hears(stream.media.sid)
-            ):
-                if wires := self._wires(stream.media.sid, stream):
-                    stream.wire.put(frame, wires, self._rooms.wire_rng, lossy=True)
+            sid = stream.media.sid
+            if isinstance(stream, VideoStreamState) and sid in sids and stream.home.hears(sid):
+                sent = as_sent(frame, self._tracks[sid], *stream.home.wanted_size(sid))
+                if wires := self._wires(sid, stream):
+                    stream.wire.put(sent, wires, self._rooms.wire_rng, lossy=True)
                 else:
-                    stream.see(frame)
+                    stream.see(sent)
 
     def _wires(self, sid: str, stream: _Stream) -> tuple[Network, ...]:
         return self._rooms.wires_to(stream.home.sid, *self._homes[sid])
@@ -252,9 +262,11 @@ class MemoryMedia:
     sid: str
     _rooms: MemoryRooms
     _lent: dict[int, bytes]
-    _subscribed: dict[str, None]
     _objects: dict[int, object]
     _mailbox: Any
+    hears: Callable[[str], bool]
+    is_enabled: Callable[[str], bool]
+    wanted_size: Callable[[str], tuple[VideoQuality | None, tuple[int, int] | None]]
     _give: Callable[[object], handle.FfiOwnedHandle]
     _object: Callable[[int, type[Any]], Any]
     _answer: Callable[[ffi.FfiEvent], None]
@@ -263,10 +275,6 @@ class MemoryMedia:
     def rooms(self) -> MemoryRooms:
         """The rooms that this connection is to."""
         return self._rooms
-
-    def hears(self, sid: str) -> bool:
-        """Whether we are subscribed to that track."""
-        return sid in self._subscribed
 
     def dropped_media(self, value: object) -> None:
         """A handle was given back: streams of it end, and say so."""
@@ -336,7 +344,7 @@ class MemoryMedia:
     def _do_new_video_source(self, request: video.NewVideoSourceRequest) -> ffi.FfiResponse:
         response = ffi.FfiResponse()
         owned = response.new_video_source.source
-        owned.handle.CopyFrom(self._give(VideoSourceState()))
+        owned.handle.CopyFrom(self._give(VideoSourceState(request)))
         owned.info.type = request.type
         return response
 
@@ -355,6 +363,8 @@ class MemoryMedia:
             height=info.height,
             format=VideoFormat(info.type),
             timestamp_us=request.timestamp_us or round(self._rooms.now() * 1e6),
+            rotation=VideoRotation(request.rotation),
+            metadata=metadata_of(request.metadata) if request.HasField("metadata") else None,
         )
         self._rooms.media.show(source, frame)
         return ffi.FfiResponse(capture_video_frame=video.CaptureVideoFrameResponse())
@@ -411,59 +421,30 @@ class MemoryMedia:
         received = video.VideoFrameReceived(
             buffer=video.OwnedVideoBuffer(handle=owned, info=info),
             timestamp_us=shown.timestamp_us,
-            rotation=frame.rotation.value,  # pyright: ignore[reportArgumentType] - an enum's number
+            rotation=shown.rotation.value,  # pyright: ignore[reportArgumentType] - an enum's number
+            metadata=None if shown.metadata is None else wire_metadata(shown.metadata),
         )
         event = video.VideoStreamEvent(stream_handle=stream.handle, frame_received=received)
         self._mailbox.put(ffi.FfiEvent(video_stream_event=event))
 
 
-_ORDER = {
-    VideoFormat.RGBA: (0, 1, 2, 3), VideoFormat.ABGR: (3, 2, 1, 0), VideoFormat.ARGB: (1, 2, 3, 0),
-    VideoFormat.BGRA: (2, 1, 0, 3), VideoFormat.RGB24: (0, 1, 2),
-}  # fmt: skip
-"""Where red, green, blue and alpha are in a pixel."""
-
-
-def repainted(frame: VideoFrame, format: VideoFormat) -> VideoFrame:
-    """A frame in another format: among those with pixels, and between them and I420 (BT.601, limited range)."""
-    import numpy as np
-
-    if frame.format is VideoFormat.I420:
-        rgb = _rgb_of(frame)
-    elif frame.format in _ORDER:
-        rgb = frame.pixels[:, :, _ORDER[frame.format][:3]]
-    else:
-        raise RoomError(f"rooms in memory do not convert {frame.format.name}", hint="use RGBA or I420")
-    if format in _ORDER:
-        order = _ORDER[format]
-        pixels = np.full((frame.height, frame.width, len(order)), 255, np.uint8)
-        for channel in range(3):
-            pixels[:, :, order[channel]] = rgb[:, :, channel]
-        data = pixels.tobytes()
-    elif format is VideoFormat.I420:
-        data = _i420_of(rgb)
-    else:
-        raise RoomError(f"rooms in memory do not convert to {format.name}", hint="use RGBA or I420")
-    return VideoFrame(data=data, width=frame.width, height=frame.height, format=format, timestamp_us=frame.timestamp_us)
-
-
-def _rgb_of(frame: VideoFrame) -> Any:
-    import numpy as np
-
-    y, u, v = (plane.astype(np.float32) for plane in frame.planes)
-    size = slice(frame.height), slice(frame.width)
-    u, v = (plane.repeat(2, axis=0).repeat(2, axis=1)[size] - 128 for plane in (u, v))
-    y = 1.164 * (y - 16)
-    rgb = np.stack([y + 1.596 * v, y - 0.392 * u - 0.813 * v, y + 2.017 * u], axis=2)
-    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
-
-
-def _i420_of(rgb: Any) -> bytes:
-    import numpy as np
-
-    red, green, blue = (rgb[:, :, channel].astype(np.float32) for channel in range(3))
-    y = 16 + 0.257 * red + 0.504 * green + 0.098 * blue
-    # Every second pixel's colour, of every second row: exact for areas, good enough for edges.
-    u = (128 - 0.148 * red - 0.291 * green + 0.439 * blue)[::2, ::2]
-    v = (128 + 0.439 * red - 0.368 * green - 0.071 * blue)[::2, ::2]
-    return b"".join(np.clip(np.rint(plane), 0, 255).astype(np.uint8).tobytes() for plane in (y, u, v))
+def published_media(track: LocalMedia, options: room_pb.TrackPublishOptions) -> dict[str, Any]:
+    """What a server says of a track that is published with these options (for :meth:`RoomLedger.publish`)."""
+    if not isinstance(track.source, VideoSourceState):
+        features = [AudioFeature.NO_DTX] if options.HasField("dtx") and not options.dtx else []
+        if options.preconnect_buffer:
+            features.append(AudioFeature.PRECONNECT_BUFFER)
+        plain = options.HasField("red") and not options.red
+        return {"mime_type": "audio/opus" if plain else "audio/red", "audio_features": tuple(features)}
+    width, height = track.source.width, track.source.height
+    codec = VideoCodec(options.video_codec)
+    # As a server that has not enabled it.
+    name = VideoCodec.VP8.name if codec is VideoCodec.H265 else codec.name
+    simulcast = options.simulcast or not options.HasField("simulcast")
+    return {
+        "mime_type": f"video/{name}",
+        "width": width,
+        "height": height,
+        "simulcasted": simulcast and len(layers_of(width, height)) > 1,
+        "frame_metadata": tuple(options.frame_metadata_features),
+    }

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import _bounds
 from .._errors import RoomError, RoomPermissionError
-from ._enums import DisconnectReason, TrackKind, TrackSource
+from ._enums import DisconnectReason, TrackSource
 from ._ledger import (
     DataSent,
     LedgerEvent,
@@ -37,10 +36,11 @@ from ._ledger import (
 )
 from ._mailbox import Mailbox, current_loop
 from ._memory_data_tracks import MemoryDataTracks
-from ._memory_media import LocalMedia, MemoryMedia
+from ._memory_media import LocalMedia, MemoryMedia, published_media
 from ._memory_network import Line, Wire
 from ._memory_rpc import MemoryRpc
 from ._memory_streams import MemoryStreams
+from ._memory_subscriptions import MemoryPublication, MemorySubscriptions
 from ._proto import ffi, handle
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
@@ -56,19 +56,14 @@ __all__ = ["MemoryTransport"]
 _PACKET_HEADER_BYTES = 43
 
 
-@dataclass(slots=True)
-class _Publication:
-    sid: str
-    identity: str
-
-
-class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
+class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, MemorySubscriptions):
     """A transport over the ledger (see ``_transport``)."""
 
     def __init__(self, rooms: MemoryRooms) -> None:
         MemoryRpc.__init__(self)
         MemoryStreams.__init__(self)
         MemoryDataTracks.__init__(self)
+        MemorySubscriptions.__init__(self)
         self._rooms = rooms
         loop = current_loop()
         self.router = Router(self)
@@ -87,13 +82,10 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         self._identity = ""
         self._room_handle = 0
         self._local_handle = 0
-        self._auto_subscribe = True
         self._ready = False
         self._held: list[ffi.FfiEvent] = []
         self._ended = False
         self._disconnecting: list[int] = []
-        self._subscribed: dict[str, None] = {}
-        self._unwanted: dict[str, None] = {}
         self._heard_tracks: dict[str, None] = {}
         self._republished: dict[str, None] = {}
 
@@ -225,7 +217,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
 
     def _own_publication(self, person: ParticipantRecord, track: TrackRecord) -> track_pb.OwnedTrackPublication:
         return track_pb.OwnedTrackPublication(
-            handle=self._give(_Publication(track.sid, person.identity)), info=publication_info(track, remote=True)
+            handle=self._give(MemoryPublication(track.sid, person.identity)), info=publication_info(track, remote=True)
         )
 
     def _do_ready_for_room_event(self, request: room_pb.ReadyForRoomEventRequest) -> ffi.FfiResponse:
@@ -318,10 +310,10 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
         for value in self._objects.values():
             if isinstance(value, LocalMedia) and value.sid == previous and value.source is not None:
                 value.sid = track.sid
-                self._rooms.media.publish(track.sid, value.source, self.room_name, self._identity)
+                self._rooms.media.publish(track, value.source, self.room_name, self._identity)
         self._rooms.media.mute(track.sid, track.muted)
         republished = room_pb.LocalTrackRepublished(
-            publication_handle=self._give(_Publication(track.sid, self._identity)).id,
+            publication_handle=self._give(MemoryPublication(track.sid, self._identity)).id,
             previous_sid=previous,
             info=publication_info(track, remote=False),
         )
@@ -387,7 +379,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
                     name=track.name,
                     kind=track.kind,
                     source=TrackSource(request.options.source),
-                    mime_type="audio/red" if track.kind is TrackKind.AUDIO else "video/VP8",
+                    **published_media(track, request.options),
                 )
             except RoomPermissionError:
                 # The real server says nothing, and the library gives up.
@@ -395,10 +387,10 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
                 self._rooms.later(10.0, lambda: self._answer(callback("publish_track", async_id, text)))
             else:
                 track.sid = record.sid
-                self._rooms.media.publish(record.sid, track.source, self.room_name, self._identity)
+                self._rooms.media.publish(record, track.source, self.room_name, self._identity)
                 event = callback("publish_track", async_id)
                 publication = event.publish_track.publication
-                publication.handle.CopyFrom(self._give(_Publication(record.sid, self._identity)))
+                publication.handle.CopyFrom(self._give(MemoryPublication(record.sid, self._identity)))
                 publication.info.CopyFrom(publication_info(record, remote=False))
                 self._answer(event)
                 self._rooms.settle()
@@ -419,58 +411,11 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
             self._rooms.settle()
         return ffi.FfiResponse(local_track_mute=track_pb.LocalTrackMuteResponse(muted=request.mute))
 
-    # --- other people's tracks ------------------------------------------------------------------------------------
-
-    def _do_set_subscribed(self, request: room_pb.SetSubscribedRequest) -> ffi.FfiResponse:
-        publication: _Publication = self._object(request.publication_handle, _Publication)
-        self._unwanted.pop(publication.sid, None)
-        if not request.subscribe:
-            self._unwanted[publication.sid] = None
-            self._unsubscribe(publication.identity, publication.sid)
-        elif not self._ended:
-            person = self._rooms.ledger.participant(self.room_name, publication.identity)
-            for track in person.tracks if person is not None else ():
-                if person is not None and track.sid == publication.sid:
-                    self._subscribe(person, track, asked=True)
-        return ffi.FfiResponse(set_subscribed=room_pb.SetSubscribedResponse())
-
-    def _subscribe(self, person: ParticipantRecord, track: TrackRecord, *, asked: bool = False) -> None:
-        wanted = asked or (self._auto_subscribe and track.sid not in self._unwanted)
-        if not wanted or track.sid in self._subscribed or not self._may_subscribe():
-            return
-        self._subscribed[track.sid] = None
-        kind: Any = track.kind
-        info = track_pb.TrackInfo(
-            sid=track.sid,
-            name=track.name,
-            kind=kind,
-            stream_state=track_pb.STATE_ACTIVE,
-            muted=track.muted,
-            remote=True,
-        )
-        owned = track_pb.OwnedTrack(handle=self._give(LocalMedia(track.name, track.sid)), info=info)
-        self._tell(track_subscribed=room_pb.TrackSubscribed(participant_identity=person.identity, track=owned))
-        publisher = self._rooms.connection(person.sid)
-        if publisher is not None:
-            publisher.heard(track.sid)
-
     def heard(self, track_sid: str) -> None:
         """Somebody subscribed to a track of ours; the first time is told."""
         if track_sid not in self._heard_tracks:
             self._heard_tracks[track_sid] = None
             self._tell(local_track_subscribed=room_pb.LocalTrackSubscribed(track_sid=track_sid))
-
-    def _unsubscribe(self, identity: str, track_sid: str) -> None:
-        if track_sid in self._subscribed:
-            del self._subscribed[track_sid]
-            gone = room_pb.TrackUnsubscribed(participant_identity=identity, track_sid=track_sid)
-            self._tell(track_unsubscribed=gone)
-
-    def _take_back(self, person: ParticipantRecord, track: TrackRecord) -> None:
-        self._unsubscribe(person.identity, track.sid)
-        self._unwanted.pop(track.sid, None)
-        gone = room_pb.TrackUnpublished(participant_identity=person.identity, publication_sid=track.sid)
-        self._tell(track_unpublished=gone)
 
     # --- what we hear ---------------------------------------------------------------------------------------------
 
@@ -649,15 +594,6 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia):
             self.take_back_data_tracks()
         if own and person.permissions.can_subscribe != previous.permissions.can_subscribe:
             self._reconsider_subscriptions(person)
-
-    def _reconsider_subscriptions(self, me: ParticipantRecord) -> None:
-        for person in self._rooms.ledger.participants(self.room_name):
-            if self._sees(person):
-                for track in person.tracks:
-                    if me.permissions.can_subscribe:
-                        self._subscribe(person, track)
-                    else:
-                        self._unsubscribe(person.identity, track.sid)
 
     def _tell_updated(self, person: ParticipantRecord) -> None:
         updated = room_pb.ParticipantsUpdated(participants=[participant_info(person)])

@@ -10,7 +10,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._types import ConnectionQuality, ParticipantPermissions
-from ._enums import ParticipantKind, TrackKind, TrackSource, known
+from ._enums import (
+    AudioFeature,
+    FrameMetadataKind,
+    ParticipantKind,
+    ParticipantKindDetail,
+    TrackKind,
+    TrackSource,
+    VideoQuality,
+    known,
+)
+from ._enums import (
+    ParticipantState as Standing,
+)
 from ._proto import participant as participant_pb
 from ._proto import track as track_pb
 
@@ -35,9 +47,22 @@ class PublicationState:
     muted: bool
     mime_type: str
     handle: int
+    simulcasted: bool = False
+    width: int = 0
+    height: int = 0
+    audio_features: tuple[AudioFeature | int, ...] = ()
+    frame_metadata: tuple[FrameMetadataKind | int, ...] = ()
     track: RemoteTrack | None = None
     """The subscribed remote track; always None for our own."""
     track_handle: int = 0
+    published: bool = True
+    """False once it was taken back."""
+    enabled: bool = True
+    """Whether we let its media come, while subscribed."""
+    quality: VideoQuality | None = None
+    """What we asked for."""
+    dimensions: tuple[int, int] | None = None
+    """What we asked for."""
 
     @classmethod
     def of(cls, owned: track_pb.OwnedTrackPublication) -> PublicationState:
@@ -54,6 +79,11 @@ class PublicationState:
         self.source = known(TrackSource, info.source)
         self.muted = info.muted
         self.mime_type = info.mime_type
+        self.simulcasted = info.simulcasted
+        self.width = info.width
+        self.height = info.height
+        self.audio_features = tuple(known(AudioFeature, feature) for feature in info.audio_features)
+        self.frame_metadata = tuple(known(FrameMetadataKind, kind) for kind in info.frame_metadata_features)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -66,9 +96,14 @@ class ParticipantState:
     metadata: str = ""
     attributes: dict[str, str] = field(default_factory=dict[str, str])
     kind: ParticipantKind | int = ParticipantKind.STANDARD
+    kind_details: tuple[ParticipantKindDetail | int, ...] = ()
+    standing: Standing | int = Standing.JOINING
+    """How far it is."""
     permissions: ParticipantPermissions = field(default_factory=ParticipantPermissions)
     joined_at: float = 0.0
     is_speaking: bool = False
+    last_spoke_at: float | None = None
+    """On the event loop's clock; of somebody who speaks, when it began."""
     quality: ConnectionQuality | None = None
     publications: dict[str, PublicationState] = field(default_factory=dict[str, PublicationState])
 
@@ -79,6 +114,9 @@ class ParticipantState:
         """
         self.sid = info.sid
         self.kind = _FFI_KINDS.get(info.kind) or known(ParticipantKind, info.kind)
+        self.kind_details = tuple(known(ParticipantKindDetail, detail) for detail in info.kind_details)
+        # Never back: the callback that says how everybody is may be older than the event that somebody is active.
+        self.standing = max(self.standing, known(Standing, info.state))
         if info.joined_at:
             self.joined_at = info.joined_at / 1000
 

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import anyio.lowlevel
 
-from .._bounds import DATA_PACKET_BYTES_MAX
+from .._bounds import AUDIO_STREAM_FRAMES, DATA_PACKET_BYTES_MAX, VIDEO_STREAM_FRAMES
 from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
-from ._audio import AudioSource
+from . import _model
 from ._data_tracks import DataTrackPublishing
-from ._enums import ParticipantKind, TrackSource
+from ._enums import ParticipantKind, ParticipantKindDetail, ParticipantState, TrackSource
+from ._follow import SourceStream
+from ._frames import AudioFrame, VideoFormat, VideoFrame
 from ._link import Link
 from ._messages import MessageSending
-from ._model import LocalState, ParticipantState, PublicationState, RemoteState
+from ._model import LocalState, RemoteState
 from ._proto import ffi, room
-from ._proto import track as track_pb
+from ._publishing import AnyPublication, Publishing
 from ._rpc import RpcCalling
+from ._sip import SipInfo
 from ._stream_writers import StreamSending
-from ._tracks import LocalTrack, LocalTrackPublication, RemoteTrackPublication, S
-from ._transport import release
-from ._video import VideoOptions, VideoSource
+from ._tracks import LocalTrackPublication, RemoteTrackPublication
 
 __all__ = ["LocalParticipant", "Participant", "RemoteParticipant"]
-
-AnyPublication = LocalTrackPublication[AudioSource] | LocalTrackPublication[VideoSource]
-
-DEFAULT_VIDEO = VideoOptions()
 
 
 class Participant:
     """Somebody in the room, as known now."""
 
-    def __init__(self, state: ParticipantState) -> None:
+    def __init__(self, state: _model.ParticipantState) -> None:
         self._state = state
 
     @property
@@ -68,6 +67,21 @@ class Participant:
         return self._state.kind
 
     @property
+    def kind_details(self) -> tuple[ParticipantKindDetail | int, ...]:
+        """What kind of its kind: an agent of the cloud's, forwarded from another room, …"""
+        return self._state.kind_details
+
+    @property
+    def state(self) -> ParticipantState | int:
+        """How far it is: joining, joined, active (its media is connected), gone."""
+        return self._state.standing
+
+    @property
+    def sip(self) -> SipInfo | None:
+        """The telephone call that it is; None for everybody else.  Changes with ``AttributesChanged``."""
+        return SipInfo.of(self._state.attributes)
+
+    @property
     def permissions(self) -> ParticipantPermissions:
         """What it may do."""
         return self._state.permissions
@@ -83,6 +97,14 @@ class Participant:
         return self._state.is_speaking
 
     @property
+    def last_spoke_at(self) -> float | None:
+        """When it was last heard speaking, on ``anyio.current_time()``'s clock; None: never.
+
+        Of somebody who speaks: when the server last said so.
+        """
+        return self._state.last_spoke_at
+
+    @property
     def connection_quality(self) -> ConnectionQuality | None:
         """Its link as the server judges it; None until the first judgement, some 5 s after joining."""
         return self._state.quality
@@ -94,8 +116,9 @@ class Participant:
 class RemoteParticipant(Participant):
     """Somebody else."""
 
-    def __init__(self, state: RemoteState) -> None:
+    def __init__(self, state: RemoteState, link: Link) -> None:
         super().__init__(state)
+        self._link = link
         self._views = MappingProxyType(state.views)
 
     @property
@@ -103,8 +126,75 @@ class RemoteParticipant(Participant):
         """Its published tracks by sid (live)."""
         return self._views
 
+    def publication(
+        self, source: TrackSource | None = None, *, name: str | None = None
+    ) -> RemoteTrackPublication | None:
+        """The latest publication of that source, with that name, or both; None if there is none."""
+        return _latest(self._views, source, name)
 
-class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending, DataTrackPublishing):
+    @property
+    def is_present(self) -> bool:
+        """Whether it is in the room.  False for ever once it has left; who comes back is another object."""
+        return self._state.standing != ParticipantState.DISCONNECTED
+
+    @property
+    def audio_level(self) -> float | None:
+        """How loud what we hear of it is at the moment: root mean square, full scale 1.
+
+        Of the last frame that a stream of ours has received, so None where nobody listens.
+        """
+        levels = [view.track.audio_level for view in self._views.values() if view.track is not None]
+        heard = [level for level in levels if level is not None]
+        return max(heard) if heard else None
+
+    async def wait_until_active(self, timeout: float = math.inf) -> None:
+        """Wait until its media is connected, and what we send can reach it.  At once if it is.
+
+        Raises :class:`RoomError` (``PARTICIPANT_LEFT``) when it leaves first, :class:`TimeoutError`, and
+        :class:`RoomClosedError` when the room ends first.
+        """
+
+        def there() -> bool:
+            if not self.is_present:
+                raise RoomError(f"{self.identity!r} left before it was active", code="PARTICIPANT_LEFT")
+            return self.state == ParticipantState.ACTIVE
+
+        await self._link.watches.until(there, timeout)
+
+    def audio(
+        self,
+        source: TrackSource = TrackSource.MICROPHONE,
+        *,
+        sample_rate: int = 48_000,
+        num_channels: int = 1,
+        capacity: int = AUDIO_STREAM_FRAMES,
+    ) -> SourceStream[AudioFrame]:
+        """Its sound, whatever track carries it: ``async for frame in participant.audio():``.
+
+        Waits for the track to be published and subscribed, and goes on with the next one when it is published anew or
+        the connection was rebuilt.  Ends when the participant leaves.  Else as :meth:`RemoteTrack.audio_frames`.
+        """
+        return SourceStream(
+            self._link,
+            self.identity,
+            source,
+            lambda track: track.audio_frames(sample_rate=sample_rate, num_channels=num_channels, capacity=capacity),
+        )
+
+    def video(
+        self,
+        source: TrackSource = TrackSource.CAMERA,
+        *,
+        format: VideoFormat = VideoFormat.RGBA,
+        capacity: int = VIDEO_STREAM_FRAMES,
+    ) -> SourceStream[VideoFrame]:
+        """Its pictures; as :meth:`audio`."""
+        return SourceStream(
+            self._link, self.identity, source, lambda track: track.video_frames(format=format, capacity=capacity)
+        )
+
+
+class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending, Publishing, DataTrackPublishing):
     """Ourselves.
 
     The calls raise :class:`RoomClosedError` when the room is over or ends meanwhile, :class:`RoomPermissionError` when
@@ -122,6 +212,10 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending, D
     def track_publications(self) -> Mapping[str, AnyPublication]:
         """Our published tracks by sid (live)."""
         return self._views
+
+    def publication(self, source: TrackSource | None = None, *, name: str | None = None) -> AnyPublication | None:
+        """Our latest publication of that source, with that name, or both; None if there is none."""
+        return _latest(self._views, source, name)
 
     # --- data ---------------------------------------------------------------------------------------------------
 
@@ -188,105 +282,12 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending, D
         if not self.permissions.can_update_metadata:
             raise RoomPermissionError("the agent may not change its metadata", hint="grant canUpdateOwnMetadata")
 
-    # --- tracks -------------------------------------------------------------------------------------------------
 
-    async def publish_audio(
-        self,
-        source: AudioSource | None = None,
-        *,
-        name: str = "audio",
-        track_source: TrackSource = TrackSource.MICROPHONE,
-    ) -> LocalTrackPublication[AudioSource]:
-        """Publish an audio track fed by ``source``; if None, by a new one (``publication.track.source``)."""
-        return await self.publish_track(LocalTrack(source or AudioSource(), name=name), track_source=track_source)
-
-    async def publish_video(
-        self,
-        source: VideoSource,
-        *,
-        name: str = "video",
-        track_source: TrackSource = TrackSource.CAMERA,
-        options: VideoOptions = DEFAULT_VIDEO,
-    ) -> LocalTrackPublication[VideoSource]:
-        """Publish a video track fed by ``source``: a camera's, or ``TrackSource.SCREENSHARE``."""
-        return await self.publish_track(LocalTrack(source, name=name), track_source=track_source, options=options)
-
-    async def publish_track(
-        self,
-        track: LocalTrack[S],
-        *,
-        track_source: TrackSource = TrackSource.MICROPHONE,
-        options: VideoOptions = DEFAULT_VIDEO,
-    ) -> LocalTrackPublication[S]:
-        """Publish a track.  Cancelled: a publication that the server makes nevertheless is taken back."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        link = self._link
-        link.check_open()
-        permissions = self.permissions
-        if not permissions.can_publish or (
-            permissions.can_publish_sources and track_source not in permissions.can_publish_sources
-        ):
-            # The server would say nothing, and the library give up after 10 s.
-            raise RoomPermissionError("the agent may not publish this track", hint="grant canPublish")
-        handle_id = link.own(track.create(link))
-        wire_options = room.TrackPublishOptions(source=_wire_source(track_source))
-        options.write(wire_options)
-        request = room.PublishTrackRequest(
-            local_participant_handle=link.local_handle, track_handle=handle_id, options=wire_options
-        )
-        published: list[LocalTrackPublication[S]] = []
-
-        def on_answer(event: ffi.FfiEvent) -> None:
-            # In the model before the events that follow; the waiter may run much later.
-            if event.publish_track.HasField("publication"):
-                published.append(self._adopt(event.publish_track.publication, track, handle_id))
-
-        def reclaim(event: ffi.FfiEvent) -> None:
-            # Cancelled: else it would stay published for everybody.
-            sid = event.publish_track.publication.info.sid
-            if sid and not link.over:
-                unpublish = room.UnpublishTrackRequest(
-                    local_participant_handle=link.local_handle, track_sid=sid, stop_on_unpublish=True
-                )
-                link.transport.request(ffi.FfiRequest(unpublish_track=unpublish))
-            if not published:
-                release(link.transport, event)
-
-        try:
-            call = link.send(ffi.FfiRequest(publish_track=request), reclaim=reclaim, on_answer=on_answer)
-            await link.finish(call, "track not published")
-        except BaseException:
-            if not published:
-                link.drop(handle_id)
-                self.detach_if_unused(track.source)
-            raise
-        return published[0]
-
-    def _adopt(
-        self, owned: track_pb.OwnedTrackPublication, track: LocalTrack[S], track_handle: int
-    ) -> LocalTrackPublication[S]:
-        state = PublicationState.of(owned)
-        state.track_handle = track_handle
-        self._link.own(state.handle)
-        view = LocalTrackPublication(state, self._link, track, self)
-        self._local.publications[state.sid] = state
-        self._local.views[state.sid] = view
-        return view
-
-    def detach_if_unused(self, source: AudioSource | VideoSource) -> None:
-        """Let go of a source of which no track is left (called by the room)."""
-        if not any(view.track.source is source for view in self._views.values()):
-            source.detach(self._link)
-
-    async def unpublish_track(self, sid: str) -> None:
-        """Take a track back.  Unknown sid: :class:`RoomError`."""
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        request = room.UnpublishTrackRequest(
-            local_participant_handle=self._link.local_handle, track_sid=sid, stop_on_unpublish=True
-        )
-        call = self._link.send(ffi.FfiRequest(unpublish_track=request))
-        await self._link.finish(call, "track not unpublished")
+P = TypeVar("P", bound="RemoteTrackPublication | LocalTrackPublication[Any]")
 
 
-def _wire_source(source: TrackSource) -> track_pb.TrackSource.ValueType:
-    return track_pb.TrackSource.Value(f"SOURCE_{source.name}")
+def _latest(publications: Mapping[str, P], source: TrackSource | None, name: str | None) -> P | None:
+    for publication in reversed(list(publications.values())):
+        if (source is None or publication.source == source) and (name is None or publication.name == name):
+            return publication
+    return None

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from livekit.rtc._proto import rpc_pb2 as rpc
     from livekit.rtc._proto import stats_pb2 as stats
     from livekit.rtc._proto import track_pb2 as track
+    from livekit.rtc._proto import track_publication_pb2 as track_publication
     from livekit.rtc._proto import video_frame_pb2 as video
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "rpc",
     "stats",
     "track",
+    "track_publication",
     "video",
 ]
 
@@ -84,6 +86,7 @@ def _load() -> dict[str, ModuleType]:
         "rpc": "rpc_pb2",
         "stats": "stats_pb2",
         "track": "track_pb2",
+        "track_publication": "track_publication_pb2",
         "video": "video_frame_pb2",
     }
     with _lock:

@@ -25,11 +25,13 @@ import anyio.lowlevel
 from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX, STREAM_BUFFER_BYTES_MAX
 from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
+from .._types import AutoSubscribe
 from ._calls import Call
 from ._data_tracks import RemoteDataTrack
 from ._enums import ConnectionState, DisconnectReason
 from ._link import Link
-from ._participants import LocalParticipant, RemoteParticipant
+from ._participants import LocalParticipant
+from ._presence import Presence
 from ._proto import ffi
 from ._proto import room as room_pb
 from ._rpc import RpcHandler, RpcServer, serve_rpc
@@ -63,16 +65,21 @@ class RoomStatistics(NamedTuple):
     handles: int
 
 
-class Room:
+class Room(Presence):
     """A room that we are in.  Made by a :class:`~livekit_agent.rooms.RoomConnector`.
 
     Use it in the event loop that joined it.  ``async with room:`` leaves it at the end of the block.
     """
 
-    def __init__(self, transport: Transport, result: room_pb.ConnectCallback.Result) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        result: room_pb.ConnectCallback.Result,
+        auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+    ) -> None:
         self._transport = transport
         self._link = Link(transport, result.room.handle.id, result.local_participant.handle.id)
-        self._model = Model(result, self._link, self._emit)
+        self._model = Model(result, self._link, self._emit, auto_subscribe)
         self._subscriptions: dict[Subscription, None] = {}  # ordered: delivery order is subscription order
         self._closed = anyio.Event()
         self._reason: int | None = None
@@ -90,6 +97,7 @@ class Room:
                 "the room library had given up the room before it could be used",
                 hint="was the event loop blocked for 15 s?",
             ) from None
+        self._model.ready()
 
     # --- what is known ------------------------------------------------------------------------------------------
 
@@ -112,11 +120,6 @@ class Room:
     def local_participant(self) -> LocalParticipant:
         """Ourselves."""
         return self._model.local
-
-    @property
-    def remote_participants(self) -> Mapping[str, RemoteParticipant]:
-        """Everybody else, by identity (live)."""
-        return self._model.remote
 
     @property
     def data_tracks(self) -> Mapping[str, RemoteDataTrack]:
@@ -253,6 +256,7 @@ class Room:
             if not handled:
                 for handle_id in owned_handles(event):
                     self._transport.drop(handle_id)
+            self._link.watches.look()
 
     def _lost(self) -> None:
         """The library has forgotten this room after a panic."""
@@ -343,7 +347,12 @@ class Room:
 
 
 async def join(
-    transport: Transport, url: str, token: str, *, timeout: float = ROOM_JOIN_TIMEOUT, auto_subscribe: bool = True
+    transport: Transport,
+    url: str,
+    token: str,
+    *,
+    timeout: float = ROOM_JOIN_TIMEOUT,
+    auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
 ) -> Room:
     """Join the room that the token names.
 
@@ -351,7 +360,7 @@ async def join(
     that succeeds after being given up is undone by itself.
     """
     options = room_pb.RoomOptions(
-        auto_subscribe=auto_subscribe,
+        auto_subscribe=auto_subscribe is AutoSubscribe.EVERYTHING,
         adaptive_stream=False,
         dynacast=False,
         join_retries=0,
@@ -369,7 +378,7 @@ async def join(
         ) from None
     if event.connect.error:
         raise _connect_error(event.connect.error)
-    return Room(transport, event.connect.result)
+    return Room(transport, event.connect.result, auto_subscribe)
 
 
 def _connect_error(text: str) -> RoomConnectError:

@@ -6,17 +6,18 @@ publication lives: a full reconnect gives ours a new sid, and the object follows
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._bounds import AUDIO_STREAM_FRAMES, VIDEO_STREAM_FRAMES
 from .._errors import RoomError
 from ._audio import AudioSource, open_audio
-from ._enums import TrackKind, TrackSource
-from ._frames import AudioFrame, VideoFormat, VideoFrame
+from ._enums import AudioFeature, FrameMetadataKind, TrackKind, TrackSource, VideoQuality
+from ._frames import AudioFrame, VideoFormat, VideoFrame, check_picture
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
 from ._model import PublicationState
-from ._proto import ffi, room, track
+from ._proto import ffi, room, track, track_publication
 from ._video import VideoSource, open_video
 
 if TYPE_CHECKING:
@@ -65,6 +66,36 @@ class _Publication:
         """The codec, such as ``audio/red``; may be empty."""
         return self._state.mime_type
 
+    @property
+    def simulcasted(self) -> bool:
+        """Whether several sizes of it are sent at once."""
+        return self._state.simulcasted
+
+    @property
+    def width(self) -> int:
+        """Pixels, as its publisher announced them; 0 for sound."""
+        return self._state.width
+
+    @property
+    def height(self) -> int:
+        """Pixels, as its publisher announced them; 0 for sound."""
+        return self._state.height
+
+    @property
+    def audio_features(self) -> tuple[AudioFeature | int, ...]:
+        """What its publisher says of the sound."""
+        return self._state.audio_features
+
+    @property
+    def frame_metadata(self) -> tuple[FrameMetadataKind | int, ...]:
+        """What travels with each picture (:attr:`VideoFrame.metadata`)."""
+        return self._state.frame_metadata
+
+    @property
+    def is_published(self) -> bool:
+        """False once it has been taken back or its publisher has left."""
+        return self._state.published and not self._link.over
+
     def __repr__(self) -> str:
         kind = self.kind.name.lower() if isinstance(self.kind, TrackKind) else self.kind
         return f"<{type(self).__name__} {self.sid} {kind}{' muted' * self.muted}>"
@@ -106,6 +137,14 @@ class RemoteTrack:
         """
         self._check(TrackKind.VIDEO)
         return self._keep(open_video(self._link, self.handle, format=format, capacity=capacity))
+
+    @property
+    def audio_level(self) -> float | None:
+        """How loud the last frame was that a stream of it has received; None where there is no stream."""
+        for queue in reversed(self._queues):
+            if isinstance(queue.latest, AudioFrame):
+                return queue.latest.level
+        return None
 
     def _check(self, kind: TrackKind) -> None:
         if self.kind != kind:
@@ -157,8 +196,80 @@ class RemoteTrackPublication(_Publication):
 
         Raises :class:`RoomClosedError` when the room is over.
         """
-        request = room.SetSubscribedRequest(subscribe=subscribed, publication_handle=self._state.handle)
+        request = room.SetSubscribedRequest(subscribe=subscribed, publication_handle=self._handle)
         self._link.request(ffi.FfiRequest(set_subscribed=request))
+
+    # --- how much of it -------------------------------------------------------------------------------------------
+
+    @property
+    def enabled(self) -> bool:
+        """Whether its media comes while we are subscribed (see :meth:`pause`)."""
+        return self._state.enabled
+
+    def pause(self) -> None:
+        """Ask the server to send nothing of it for a while; we stay subscribed, so :meth:`resume` is quick.
+
+        Meanwhile its audio streams give silence and its video streams nothing.
+        """
+        self._enable(False)
+
+    def resume(self) -> None:
+        """Ask for its media again."""
+        self._enable(True)
+
+    def _enable(self, enabled: bool) -> None:
+        request = track_publication.EnableRemoteTrackPublicationRequest(
+            track_publication_handle=self._handle, enabled=enabled
+        )
+        self._link.request(ffi.FfiRequest(enable_remote_track_publication=request))
+        self._state.enabled = enabled
+
+    @property
+    def quality(self) -> VideoQuality | None:
+        """What :meth:`set_quality` asked for last; None: nothing, so the server gives the best that fits."""
+        return self._state.quality
+
+    def set_quality(self, quality: VideoQuality) -> None:
+        """Ask for one of the sizes that are sent.  Needs a simulcasted video: else :class:`ValueError`.
+
+        Pictures of that size come at the next key frame, within a second or so.
+        """
+        self._check_simulcast()
+        request = track_publication.SetRemoteTrackPublicationQualityRequest(
+            track_publication_handle=self._handle,
+            quality=quality.value,  # pyright: ignore[reportArgumentType] - an enum's number
+        )
+        self._link.request(ffi.FfiRequest(set_remote_track_publication_quality=request))
+        self._state.quality, self._state.dimensions = quality, None
+
+    @property
+    def dimensions(self) -> tuple[int, int] | None:
+        """What :meth:`set_dimensions` asked for last."""
+        return self._state.dimensions
+
+    def set_dimensions(self, width: int, height: int) -> None:
+        """Say how large it will be shown: the server sends the smallest of the sizes that is large enough.
+
+        Replaces :meth:`set_quality` and is replaced by it.  The library has no request for a frame rate.
+        """
+        check_picture(width, height)
+        self._check_simulcast()
+        request = track_publication.UpdateRemoteTrackPublicationDimensionRequest(
+            track_publication_handle=self._handle, width=width, height=height
+        )
+        self._link.request(ffi.FfiRequest(update_remote_track_publication_dimension=request))
+        self._state.quality, self._state.dimensions = None, (width, height)
+
+    def _check_simulcast(self) -> None:
+        if self.kind != TrackKind.VIDEO or not self.simulcasted:
+            raise ValueError(f"{self!r} is sent in one size only: no simulcasted video")
+
+    @property
+    def _handle(self) -> int:
+        self._link.check_open()
+        if not self._state.published:
+            raise RoomError(f"{self!r} is not published any more", code="TRACK_UNPUBLISHED")
+        return self._state.handle
 
 
 class LocalTrack(Generic[S]):
@@ -208,6 +319,20 @@ class LocalTrackPublication(_Publication, Generic[S]):
     def has_subscriber(self) -> bool:
         """Whether anybody has subscribed to it since it was published."""
         return self._has_subscriber
+
+    async def wait_for_subscription(self, timeout: float = math.inf) -> None:
+        """Wait until somebody is subscribed to it.  At once if anybody has been since it was published.
+
+        Raises :class:`RoomError` (``TRACK_UNPUBLISHED``) when it is taken back first, :class:`TimeoutError`, and
+        :class:`RoomClosedError` when the room ends first.
+        """
+
+        def heard() -> bool:
+            if not self._state.published:
+                raise RoomError(f"{self!r} was taken back before anybody subscribed", code="TRACK_UNPUBLISHED")
+            return self._has_subscriber
+
+        await self._link.watches.until(heard, timeout)
 
     def mute(self) -> None:
         """Send silence; everybody, ourselves included, gets ``TrackMuted``."""

@@ -10,15 +10,20 @@ reconnect joins and leaves come twice or reversed), the same mute twice, a subsc
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import MappingProxyType
 
+import anyio
+
 from .. import events
-from .._types import ConnectionQuality
+from .._errors import RoomError
+from .._types import AutoSubscribe, ConnectionQuality
+from . import _model
 from ._data_tracks import DataTrackInbox
-from ._enums import ConnectionState, TrackKind, known
+from ._enums import ConnectionState, ParticipantState, TrackKind, known
 from ._link import Link
 from ._messages import ChatMessage, TranscriptionSegment
-from ._model import LocalState, ParticipantState, PublicationState, RemoteState, permissions_of
+from ._model import LocalState, PublicationState, RemoteState, permissions_of
 from ._participants import LocalParticipant, Participant, RemoteParticipant
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
@@ -82,24 +87,35 @@ HANDLED = (
 """Events that change the model; ``disconnected`` and ``eos`` are the room's own (``_room``)."""
 
 
+_WANTED_KINDS = {AutoSubscribe.AUDIO: TrackKind.AUDIO, AutoSubscribe.VIDEO: TrackKind.VIDEO}
+
+
 class Model:
     """The room as known now."""
 
     def __init__(
-        self, result: room_pb.ConnectCallback.Result, link: Link, emit: Callable[[events.RoomEvent], None]
+        self,
+        result: room_pb.ConnectCallback.Result,
+        link: Link,
+        emit: Callable[[events.RoomEvent], None],
+        auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
     ) -> None:
         self._link = link
         self._emit = emit
+        # The library knows everything or nothing; what is in between is asked for, track by track.
+        self._wanted_kind = _WANTED_KINDS.get(auto_subscribe)
         self._read_room(result.room.info)
         self.metadata = result.room.info.metadata
         self.state = ConnectionState.CONNECTED
         self._local = LocalState.of(result.local_participant.info)
+        # The library's answer to a join is made before its media was connected, and given after.
+        self._local.standing = ParticipantState.ACTIVE
         self.local = LocalParticipant(self._local, link)
         self.rpc = RpcDesk(link)
         self.streams = StreamInbox(link)
         self._remote: dict[str, RemoteState] = {}
         self._views: dict[str, RemoteParticipant] = {}
-        self.remote = MappingProxyType(self._views)
+        self.remote = link.people = MappingProxyType(self._views)
         self.data_tracks = DataTrackInbox(link, self._local, self.remote, emit)
         for entry in result.participants:
             state = self._add(entry.participant)
@@ -119,7 +135,7 @@ class Model:
 
     # --- who is there ---------------------------------------------------------------------------------------------
 
-    def _participant(self, identity: str) -> tuple[ParticipantState, Participant] | None:
+    def _participant(self, identity: str) -> tuple[_model.ParticipantState, Participant] | None:
         if identity == self._local.identity:
             return self._local, self.local
         state = self._remote.get(identity)
@@ -128,7 +144,7 @@ class Model:
     def _add(self, owned: participant_pb.OwnedParticipant) -> RemoteState:
         state = RemoteState.of(owned)
         self._link.own(state.handle)
-        state.view = RemoteParticipant(state)
+        state.view = RemoteParticipant(state, self._link)
         self._remote[state.identity] = state
         self._views[state.identity] = state.view
         return state
@@ -138,6 +154,8 @@ class Model:
             self._remove_publication(state, sid)
         del self._remote[state.identity]
         del self._views[state.identity]
+        state.standing = ParticipantState.DISCONNECTED
+        state.is_speaking = False
         self._link.drop(state.handle)
         self._emit(events.ParticipantLeft(participant=state.view, reason=reason))
 
@@ -157,6 +175,11 @@ class Model:
 
     def _on_participant_active(self, event: room_pb.RoomEvent) -> None:
         """It can receive now; ``participant_connected`` has announced it."""
+        found = self._participant(event.participant_active.participant_identity)
+        if found is not None:
+            state, view = found
+            state.standing = ParticipantState.ACTIVE
+            self._emit(events.ParticipantActive(participant=view))
 
     def _on_participant_disconnected(self, event: room_pb.RoomEvent) -> None:
         gone = event.participant_disconnected
@@ -208,12 +231,15 @@ class Model:
 
     def _on_active_speakers_changed(self, event: room_pb.RoomEvent) -> None:
         speaking = dict.fromkeys(event.active_speakers_changed.participant_identities)
-        self._local.is_speaking = self._local.identity in speaking
+        now = anyio.current_time()
         changed: list[RemoteState] = []
-        for state in self._remote.values():
+        for state in (self._local, *self._remote.values()):
+            if state.is_speaking or state.identity in speaking:
+                state.last_spoke_at = now
             if state.is_speaking != (state.identity in speaking):
                 state.is_speaking = not state.is_speaking
-                changed.append(state)
+                if isinstance(state, RemoteState):
+                    changed.append(state)
         found = [self._participant(identity) for identity in speaking]
         self._emit(events.ActiveSpeakersChanged(speakers=tuple(entry[1] for entry in found if entry)))
         for state in changed:
@@ -306,6 +332,7 @@ class Model:
         publication = state.publications.pop(sid, None)
         if publication is None:
             return
+        publication.published = False
         view = state.views.pop(sid)
         self._unsubscribe(state, publication, view)
         self._link.drop(publication.handle)
@@ -333,6 +360,19 @@ class Model:
             return
         view = self._add_publication(state, owned)
         self._emit(events.TrackPublished(publication=view, participant=state.view))
+        self._subscribe_if_wanted(view)
+
+    def ready(self) -> None:
+        """The library tells us what happens from now on: subscribe to what is there already."""
+        for state in self._remote.values():
+            for view in state.views.values():
+                self._subscribe_if_wanted(view)
+
+    def _subscribe_if_wanted(self, view: RemoteTrackPublication) -> None:
+        if self._wanted_kind is not None and view.kind == self._wanted_kind:
+            # Rejected: its publisher is gone already, which is told next.
+            with suppress(RoomError):
+                view.set_subscribed(True)
 
     def _on_track_unpublished(self, event: room_pb.RoomEvent) -> None:
         state = self._remote.get(event.track_unpublished.participant_identity)
@@ -405,6 +445,7 @@ class Model:
         publication = self._local.publications.pop(sid, None)
         if publication is None:
             return
+        publication.published = False
         view = self._local.views.pop(sid)
         self._link.drop(publication.handle)
         self._link.drop(publication.track_handle)
@@ -458,6 +499,7 @@ class Model:
 
     def _on_connection_state_changed(self, event: room_pb.RoomEvent) -> None:
         self.state = ConnectionState(event.connection_state_changed.state)
+        self._link.reconnecting = self.state is ConnectionState.RECONNECTING
 
     def _on_reconnecting(self, event: room_pb.RoomEvent) -> None:
         self._emit(events.Reconnecting())

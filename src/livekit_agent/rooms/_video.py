@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import IntEnum
-
 from .._bounds import VIDEO_STREAM_FRAMES
 from .._errors import RoomError
-from ._frames import PIXEL_BYTES, VideoFormat, VideoFrame, VideoRotation, check_picture, planes_of
+from ._frames import PIXEL_BYTES, FrameMetadata, VideoFormat, VideoFrame, VideoRotation, check_picture, planes_of
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
 from ._proto import ffi, video
@@ -15,46 +12,7 @@ from ._proto import room as room_pb
 from ._sources import Source
 from ._transport import Transport
 
-__all__ = ["VideoCodec", "VideoOptions", "VideoSource", "open_video"]
-
-
-class VideoCodec(IntEnum):
-    """How video is compressed; the library's numbers."""
-
-    VP8 = 0  #: Understood by everybody.
-    H264 = 1  #: Hardware encoders and telephones.
-    AV1 = 2  #: Best quality for its bits, costly to encode.
-    VP9 = 3  #: Between VP8 and AV1.
-    H265 = 4  #: Apple's devices.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VideoOptions:
-    """How a video track is sent.  None: as the library chooses."""
-
-    codec: VideoCodec | None = None
-    simulcast: bool | None = None
-    """Send several sizes at once, so that each receiver gets one that its link can carry."""
-    max_bitrate: int | None = None
-    """Bits a second.  Needs ``max_framerate``."""
-    max_framerate: float | None = None
-    """Frames a second.  Needs ``max_bitrate``."""
-
-    def __post_init__(self) -> None:
-        if (self.max_bitrate is None) != (self.max_framerate is None):
-            raise ValueError("the library takes a bitrate and a frame rate together, or neither")
-        if self.max_bitrate is not None and (self.max_bitrate <= 0 or not (self.max_framerate or 0) > 0):
-            raise ValueError(f"no video of {self.max_bitrate} bit/s and {self.max_framerate} frames/s")
-
-    def write(self, options: room_pb.TrackPublishOptions) -> None:
-        """Put them into the library's message."""
-        if self.codec is not None:
-            options.video_codec = self.codec.value  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
-        if self.simulcast is not None:
-            options.simulcast = self.simulcast
-        if self.max_bitrate is not None and self.max_framerate is not None:
-            options.video_encoding.max_bitrate = self.max_bitrate
-            options.video_encoding.max_framerate = self.max_framerate
+__all__ = ["VideoSource", "metadata_of", "open_video", "wire_metadata"]
 
 
 class VideoSource(Source):
@@ -84,7 +42,9 @@ class VideoSource(Source):
         """Send a picture.
 
         Does not wait, so it does not pace: send frames as often as they should be seen.  The encoder leaves out what
-        it cannot keep up with.  Raises :class:`RoomError` when the source is not published.
+        it cannot keep up with.  ``frame.metadata`` travels as far as ``VideoOptions.frame_metadata`` said.
+
+        Raises :class:`RoomError` when the source is not published.
         """
         transport = self._transport
         if transport is None:
@@ -95,6 +55,7 @@ class VideoSource(Source):
                 buffer=_buffer(frame, address),
                 timestamp_us=frame.timestamp_us,
                 rotation=frame.rotation.value,  # pyright: ignore[reportArgumentType] - an enum's number
+                metadata=None if frame.metadata is None else wire_metadata(frame.metadata),
             )
             transport.request(ffi.FfiRequest(capture_video_frame=request))
 
@@ -149,4 +110,21 @@ def _read_frame(transport: Transport, event: ffi.FfiEvent) -> VideoFrame | None:
         format=format,
         timestamp_us=received.timestamp_us,
         rotation=VideoRotation(received.rotation),
+        metadata=metadata_of(received.metadata) if received.HasField("metadata") else None,
+    )
+
+
+def wire_metadata(metadata: FrameMetadata) -> video.FrameMetadata:
+    """As the library's message."""
+    return video.FrameMetadata(
+        user_timestamp=metadata.user_timestamp, frame_id=metadata.frame_id, user_data=metadata.user_data
+    )
+
+
+def metadata_of(message: video.FrameMetadata) -> FrameMetadata:
+    """From the library's message."""
+    return FrameMetadata(
+        user_timestamp=message.user_timestamp if message.HasField("user_timestamp") else None,
+        frame_id=message.frame_id if message.HasField("frame_id") else None,
+        user_data=message.user_data if message.HasField("user_data") else None,
     )

@@ -69,9 +69,11 @@ def publication_info(record: TrackRecord, *, remote: bool) -> track_pb.TrackPubl
         name=record.name,
         kind=record.kind,  # pyright: ignore[reportArgumentType] - an enum's number
         source=record.source,  # pyright: ignore[reportArgumentType] - an enum's number
-        simulcasted=False,
-        width=0,
-        height=0,
+        simulcasted=record.simulcasted,
+        width=record.width,
+        height=record.height,
+        audio_features=record.audio_features,  # pyright: ignore[reportArgumentType] - enums' numbers
+        frame_metadata_features=record.frame_metadata,  # pyright: ignore[reportArgumentType] - enums' numbers
         mime_type=record.mime_type if remote else "",
         muted=record.muted,
         remote=remote,

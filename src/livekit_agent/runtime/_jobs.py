@@ -319,7 +319,12 @@ class JobScope:
         url = self._assigned.url or self._host.room_url
         broken: Exception
         try:
-            self._room = await self._host.rooms.connect(url, self._assigned.token, timeout=ROOM_JOIN_TIMEOUT)
+            self._room = await self._host.rooms.connect(
+                url,
+                self._assigned.token,
+                timeout=ROOM_JOIN_TIMEOUT,
+                auto_subscribe=self._assigned.metadata.auto_subscribe or self._host.options.auto_subscribe,
+            )
             return self._room
         except AgentError:
             raise
