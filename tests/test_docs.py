@@ -7,19 +7,28 @@ import os
 import re
 import subprocess
 import sys
+import wave
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import anyio
+import numpy as np
 import pytest
 
 from livekit_agent import Config, JobStatus, RpcError, UniversalWorker
 from livekit_agent.cli._load import build_worker, load_file, pick
 from livekit_agent.dispatch import DispatchServer
-from livekit_agent.events import ChatReceived, DataReceived, JobEnded, ParticipantJoined
-from livekit_agent.rooms import AudioSource, RemoteParticipant, Room, RpcCode
+from livekit_agent.events import (
+    ChatReceived,
+    DataReceived,
+    JobEnded,
+    ParticipantJoined,
+    TrackSubscribed,
+    TranscriptionReceived,
+)
+from livekit_agent.rooms import AudioSource, RemoteParticipant, RemoteTrack, Room, RpcCode
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -276,6 +285,116 @@ async def test_the_chat_bot_example_answers_chat_and_streams() -> None:
         worker.request_stop(timeout=0)
 
     assert await visit(ROOT / "examples" / "chat_bot.py", act) == ["you said: hello", "HOW ARE YOU "]
+
+
+def sine(hz: float, seconds: float) -> Any:
+    at = np.arange(round(48_000 * seconds)) / 48_000
+    return np.rint(16_000 * np.sin(2 * np.pi * hz * at)).astype(np.int16)
+
+
+def loudest(samples: Any) -> float:
+    """The strongest frequency."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(np.fft.rfftfreq(len(samples), 1 / 48_000)[int(np.argmax(spectrum))])
+
+
+async def first_track(room: Room) -> RemoteTrack:
+    with room.subscribe(TrackSubscribed, replay=True) as arrivals:
+        async for event in arrivals:
+            assert isinstance(event, TrackSubscribed)
+            return event.track
+    raise AssertionError("the room ended")
+
+
+async def hears(room: Room, seconds: float = 0.2) -> float:
+    """The pitch of what the agent plays, from its first sound."""
+    pieces: list[Any] = []
+    with (await first_track(room)).audio_frames() as frames:
+        async for frame in frames:
+            if pieces or frame.samples.any():
+                pieces.append(frame.samples[:, 0])
+            if len(pieces) >= 100 * seconds:
+                break
+    return loudest(np.concatenate(pieces))
+
+
+async def test_the_tone_example_plays_its_tone() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            said.append(f"{await hears(room):g} Hz")
+        worker.request_stop(timeout=0)
+
+    assert await visit(ROOT / "examples" / "tone.py", act) == ["440 Hz"]
+
+
+async def test_the_sound_echo_example_plays_back_what_it_hears() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            source = (await room.local_participant.publish_audio()).track.source
+            async with anyio.create_task_group() as group:
+                group.start_soon(source.play, sine(1_000, 5))
+                said.append(f"{await hears(room):g} Hz")
+                group.cancel_scope.cancel()
+        worker.request_stop(timeout=0)
+
+    assert await visit(ROOT / "examples" / "echo_audio.py", act) == ["1000 Hz"]
+
+
+async def test_the_colour_bars_example_shows_its_card() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            with (await first_track(room)).video_frames() as frames:
+                picture = await anext(frames)
+            said += [bytes(picture.pixels[180, x, :3]).hex() for x in range(45, 640, 91)]
+        worker.request_stop(timeout=0)
+
+    bars = await visit(ROOT / "examples" / "colour_bars.py", act)
+    assert bars == ["ffffff", "ffff00", "00ffff", "00ff00", "ff00ff", "ff0000", "0000ff"]
+
+
+async def test_the_recorder_example_writes_what_it_hears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "lobby-alice-1.wav"
+
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            published = await room.local_participant.publish_audio()
+            while not await anyio.Path(file).exists():
+                await published.track.source.capture_frame()
+            await published.track.source.play(sine(880, 0.5))
+            await room.local_participant.unpublish_track(published.sid)
+        await worker.stop()
+
+    await visit(ROOT / "examples" / "recorder.py", act)
+    with wave.open(str(file)) as recorded:
+        assert (recorded.getframerate(), recorded.getnchannels(), recorded.getsampwidth()) == (48_000, 1, 2)
+        samples = np.frombuffer(recorded.readframes(recorded.getnframes()), np.int16)
+    assert abs(loudest(samples) - 880) < 2
+    assert np.count_nonzero(samples) > 0.45 * 48_000
+
+
+async def test_the_transcriber_example_says_what_it_makes_of_each_piece() -> None:
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(20), room.subscribe(TranscriptionReceived) as transcriptions:
+            source = (await room.local_participant.publish_audio()).track.source
+
+            async def speak() -> None:
+                (_,) = [p async for p in the_agent(room)]
+                while True:
+                    await source.play(sine(300, 0.6))
+                    await source.play(np.zeros(48_000, np.int16))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(speak)
+                # The first piece may have begun before the agent listened.
+                await anext(transcriptions)
+                heard = await anext(transcriptions)
+                group.cancel_scope.cancel()
+            assert isinstance(heard, TranscriptionReceived)
+            said += [heard.identity, *(segment.text for segment in heard.segments)]
+        worker.request_stop(timeout=0)
+
+    assert await visit(ROOT / "examples" / "transcriber.py", act) == ["alice", "[1.0 s of speech]"]
 
 
 async def test_the_embedded_example_is_a_handler_too() -> None:
