@@ -1,6 +1,6 @@
 """Echo of sound: plays what each speaker says back, on a track of its own for each.
 
-livekit-agent dev examples/echo_audio.py --room demo --play hello.wav
+livekit-agent dev examples/echo_audio.py --room demo --play 440
 """
 
 from livekit_agent import JobContext, SimpleUniversalHandler

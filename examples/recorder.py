@@ -1,6 +1,6 @@
 """Recorder: writes what each speaker says to a WAV file, named after room and speaker, in the current directory.
 
-livekit-agent dev examples/recorder.py --room demo --play hello.wav
+livekit-agent dev examples/recorder.py --room demo --play 440
 """
 
 import re

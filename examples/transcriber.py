@@ -2,7 +2,7 @@
 
 Put a speech recogniser into `transcribe`; it runs in a thread, as most of them block.
 
-livekit-agent dev examples/transcriber.py --room demo --play hello.wav
+livekit-agent dev examples/transcriber.py --room demo --play 440
 """
 
 import anyio.to_thread

@@ -37,6 +37,23 @@ def test_dev_runs_an_agent_on_an_embedded_server_and_sends_a_visitor(start: Star
     assert "Traceback" not in dev.text
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_the_visitor_of_dev_plays_and_tells_what_it_hears(start: Start, loop: str) -> None:
+    echo = ECHO.replace("echo.py", "echo_audio.py")
+    dev = start("dev", echo, "--room", "demo", "--play", "440", "--backend", loop)
+    dev.wait_for("visitor: plays 440")
+    assert "about 440 Hz at" in dev.wait_for("visitor: hears agent-AJ_")
+    dev.signal()
+    assert dev.wait() == 0
+    assert "Traceback" not in dev.text
+
+
+def test_a_visitor_cannot_play_what_is_not_there(start: Start) -> None:
+    dev = start("dev", ECHO, "--room", "demo", "--play", "missing.wav")
+    assert dev.wait() == 2
+    assert "no file 'missing.wav'" in dev.text
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_the_first_signal_drains_and_the_second_cancels(start: Start, write: Write, number: int, code: int) -> None:
     dev = start("dev", write("agent.py", WAITER), "--room", "demo", "--shutdown-timeout", "1h")

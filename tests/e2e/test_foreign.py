@@ -184,3 +184,17 @@ def test_the_demo_tells_its_story_as_json(tmp_path: Path, backend: str) -> None:
     assert (summary["event"], summary["backend"], summary["reconnects"], summary["ok"]) == ("summary", backend, 1, True)
     assert sorted(job["type"] for job in summary["jobs"]) == ["participant", "publisher", "room"]
     assert {job["status"] for job in summary["jobs"]} == {"success"}
+
+
+@pytest.mark.real_server
+def test_the_visitor_of_dev_walks_into_a_real_room_by_the_same_command(
+    shared_real_server: RealServer, tmp_path: Path, backend: str
+) -> None:
+    example = Path(__file__).parents[2] / "examples" / "echo_audio.py"
+    command = [sys.executable, "-m", "livekit_agent", "dev", str(example), "--agent-name", unique("dev")]
+    command += ["--room", unique("room"), "--play", "440", "--backend", backend]
+    with Child(command, environment(shared_real_server.url), tmp_path / "dev.log") as dev:
+        dev.wait_text("visitor: plays 440")
+        assert "about 44" in dev.wait_text("visitor: hears agent-AJ_")
+        dev.process.send_signal(signal.SIGINT)
+        assert dev.ends() == 0

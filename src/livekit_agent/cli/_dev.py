@@ -1,7 +1,7 @@
 """``livekit-agent dev FILE``: run an agent while writing it, with nothing else running.
 
-Without LIVEKIT_URL a dispatch server is embedded, and a visitor may be sent into a room so that there is a job at once:
-its rooms are in this process's memory, where nobody else could walk in.
+Without LIVEKIT_URL a dispatch server is embedded.  A visitor may be sent into a room so that there is a job at once;
+on a real server that is the same command.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,11 @@ from ._options import agent_options, backend_option, connection_options, log_opt
 
 if TYPE_CHECKING:
     from ..dispatch import DispatchServer
-    from ..rooms import Room
     from ..runtime._worker import UniversalWorker
+    from ._visitor import Door, Visitor
 
 __all__ = ["dev"]
 
-VISITOR = "visitor"
-SAY_TIMEOUT = 5.0
 DRAIN_TIME = 2.0
 """Whoever is at the keyboard wants to try again; 30 s are for deployments."""
 
@@ -39,23 +38,30 @@ DRAIN_TIME = 2.0
 @click.option(
     "--room",
     cls=Option,
-    section="Embedded server",
+    section="Visitor",
     metavar="NAME",
     help="Send a visitor into this room, so that the agent gets a job at once.",
 )
 @click.option(
     "--say",
     cls=Option,
-    section="Embedded server",
+    section="Visitor",
     metavar="TEXT",
     help="What the visitor sends as data; answers are shown.  Needs --room.",
+)
+@click.option(
+    "--play",
+    cls=Option,
+    section="Visitor",
+    metavar="FILE|HZ",
+    help="What the visitor plays: a WAV file, or two seconds of a tone of so many Hz.  Needs --room.",
 )
 @connection_options
 @agent_options
 @timing_options
 @log_option
 @backend_option
-def dev(file: str, room: str | None, say: str | None, backend: Any, **flags: Any) -> int:
+def dev(file: str, room: str | None, say: str | None, play: str | None, backend: Any, **flags: Any) -> int:
     """Run the agent that FILE holds; a stop drains for 2 s unless --shutdown-timeout says otherwise.
 
     It takes `handler` from the file, else `make_worker`, else the only handler in it.  Without LIVEKIT_URL or --url, a
@@ -64,22 +70,49 @@ def dev(file: str, room: str | None, say: str | None, backend: Any, **flags: Any
     from ..runtime._run import run, run_in
     from ._load import build_worker, load_file, pick
     from ._logging import set_up_logging
+    from ._visitor import Visitor, real_door
 
-    if say is not None and room is None:
-        raise click.UsageError("--say needs --room, where somebody can hear it")
+    if room is None and (say is not None or play is not None):
+        raise click.UsageError("--say and --play need --room, where somebody can hear it")
+    if play is not None and not play.isdigit() and not Path(play).is_file():
+        raise click.UsageError(f"--play: there is no file {play!r}; a number is a tone of so many Hz")
     config = read_config(flags)
     set_up_logging(config.log_level)
     module = load_file(file)
     named = pick(module)
+
+    def visitor(door: Door) -> Visitor | None:
+        return None if room is None else Visitor(door, room, say=say, play=play)
+
     if config.url:
-        if room is not None:
-            raise click.UsageError("--room is for the embedded server; there is a LIVEKIT_URL or --url")
-        return run(build_worker(named, module, config, flags, drain=DRAIN_TIME), backend=backend)
-    return run_in(_embedded(named, module, config, flags, room, say), backend=backend)
+        worker = build_worker(named, module, config, flags, drain=DRAIN_TIME)
+        door = real_door(config, worker.options.agent_name, allow_plaintext=bool(flags["allow_plaintext"]))
+        guest = visitor(door)
+        return run(worker, backend=backend) if guest is None else run_in(_visited(worker, guest), backend=backend)
+    return run_in(_embedded(named, module, config, flags, visitor), backend=backend)
+
+
+def _visited(worker: UniversalWorker, visitor: Visitor) -> Callable[[], AbstractAsyncContextManager[UniversalWorker]]:
+    """A worker for a server that is there, and its visitor."""
+
+    @asynccontextmanager
+    async def surroundings() -> AsyncGenerator[UniversalWorker]:
+        import anyio
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(visitor.visit, worker)
+            yield worker
+            tasks.cancel_scope.cancel()
+
+    return surroundings
 
 
 def _embedded(
-    named: object, module: ModuleType, config: Config, flags: dict[str, Any], room: str | None, say: str | None
+    named: object,
+    module: ModuleType,
+    config: Config,
+    flags: dict[str, Any],
+    visitor: Callable[[Door], Visitor | None],
 ) -> Callable[[], AbstractAsyncContextManager[UniversalWorker]]:
     """A server around the worker, and perhaps a visitor."""
 
@@ -89,6 +122,7 @@ def _embedded(
 
         from ..dispatch import DispatchServer
         from ._load import build_worker
+        from ._visitor import embedded_door
 
         async with DispatchServer() as server, anyio.create_task_group() as tasks:
             pointed = config.with_values(
@@ -99,16 +133,17 @@ def _embedded(
                 rooms=server.rooms,
             )
             worker = build_worker(named, module, pointed, flags, drain=DRAIN_TIME)
-            _explain(server, worker.options.agent_name, room)
-            if room is not None:
-                tasks.start_soon(_visit, server, worker, room, say)
+            guest = visitor(embedded_door(server, worker.options.agent_name))
+            _explain(server, worker.options.agent_name, lonely=guest is None)
+            if guest is not None:
+                tasks.start_soon(guest.visit, worker)
             yield worker
             tasks.cancel_scope.cancel()
 
     return surroundings
 
 
-def _explain(server: DispatchServer, agent_name: str, room: str | None) -> None:
+def _explain(server: DispatchServer, agent_name: str, *, lonely: bool) -> None:
     """How to reach the server from another terminal.  Key and secret live as long as this process and no longer."""
     name = f" --agent-name {agent_name}" if agent_name else ""
     lines = [
@@ -117,36 +152,6 @@ def _explain(server: DispatchServer, agent_name: str, room: str | None) -> None:
         f"  export LIVEKIT_URL={server.url} LIVEKIT_API_KEY={server.api_key} LIVEKIT_API_SECRET={server.api_secret}",
         f"  livekit-agent dispatch create my-room{name}",
     ]
-    if room is None:
+    if lonely:
         lines.append("Or start again with --room NAME, which sends a visitor into a room.")
     click.echo("\n".join(lines), file=sys.stderr)
-
-
-async def _visit(server: DispatchServer, worker: UniversalWorker, room: str, say: str | None) -> None:
-    """Once the worker is there: enter the room, publish (a publisher agent waits for that), talk."""
-    from ..events import Registered
-    from ..rooms import AudioSource
-
-    async for _ in worker.events(Registered):
-        break
-    if worker.options.agent_name:
-        server.create_dispatch(room, worker.options.agent_name)
-    async with server.rooms.join(room, VISITOR, name="Visitor") as here:
-        click.echo(f"{VISITOR}: in room {room!r}")
-        await here.local_participant.publish_audio(AudioSource(), name="microphone")
-        await _talk(here, say)
-
-
-async def _talk(room: Room, say: str | None) -> None:
-    """Say it when the agent is there, and show what comes back until the room ends."""
-    from ..events import DataReceived, ParticipantJoined
-
-    packets: Any
-    with room.subscribe(DataReceived) as packets:
-        if say is not None:
-            await room.wait_for(ParticipantJoined, timeout=SAY_TIMEOUT)
-            click.echo(f"{VISITOR}: {say}")
-            await room.local_participant.publish_data(say)
-        async for packet in packets:
-            sender = packet.participant.identity if packet.participant else "server"
-            click.echo(f"{sender}: {packet.data.decode(errors='replace')}")

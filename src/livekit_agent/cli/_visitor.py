@@ -1,0 +1,191 @@
+"""The visitor of ``livekit-agent dev --room``: somebody for the agent to serve, who tells what becomes of it.
+
+The same visitor walks into the embedded server's rooms and, with a LIVEKIT_URL, into real ones: it publishes a
+microphone, says and plays what it was told to, and writes down what it reads, hears and sees.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import click
+
+if TYPE_CHECKING:
+    from ..config import Config
+    from ..dispatch import DispatchServer
+    from ..events import RoomEvent
+    from ..rooms import AudioSource, RemoteTrack, Room
+    from ..runtime._worker import UniversalWorker
+
+__all__ = ["VISITOR", "Visitor", "embedded_door", "real_door"]
+
+VISITOR = "visitor"
+_PATIENCE_S = 15.0
+_LISTEN_S = 0.5
+_LEAVE_S = 3.0
+
+Door = Callable[[str], AbstractAsyncContextManager["Room"]]
+"""How to get into a room in which the agent is, or will be: by the room's name."""
+
+
+def embedded_door(server: DispatchServer, agent_name: str) -> Door:
+    """Into the embedded server's rooms."""
+
+    @asynccontextmanager
+    async def enter(name: str) -> AsyncGenerator[Room]:
+        if agent_name:
+            server.create_dispatch(name, agent_name)
+        async with server.rooms.join(name, VISITOR, name="Visitor") as room:
+            yield room
+
+    return enter
+
+
+def real_door(config: Config, agent_name: str, *, allow_plaintext: bool) -> Door:
+    """Into a server's rooms by its own interfaces: a dispatch for a named agent, a token, the native library."""
+
+    @asynccontextmanager
+    async def enter(name: str) -> AsyncGenerator[Room]:
+        from ..api import LiveKitAPI
+        from ..protocol import mint_token
+        from ..rooms import NativeRooms
+
+        key, secret = config.api_key, config.api_secret
+        if agent_name:
+            async with LiveKitAPI(config.url, key, secret, allow_plaintext=allow_plaintext) as api:
+                await api.dispatch.create(name, agent_name)
+        grants = {"roomJoin": True, "room": name}
+        token = mint_token(key, secret, wall=time.time(), video=grants, identity=VISITOR, name="Visitor")
+        room = await NativeRooms().connect(config.url, token)
+        try:
+            yield room
+        finally:
+            # Shielded, so that nobody is left behind in the room; bounded, because the server may be gone.
+            with anyio.move_on_after(_LEAVE_S, shield=True):
+                await room.disconnect()
+
+    return enter
+
+
+class Visitor:
+    """What it does, once the worker is registered."""
+
+    def __init__(self, enter: Door, room: str, *, say: str | None, play: str | None) -> None:
+        self._enter = enter
+        self._room = room
+        self._say = say
+        self._play = play
+
+    async def visit(self, worker: UniversalWorker) -> None:
+        """Walk in and stay until the room ends or this is cancelled."""
+        from ..events import Registered
+
+        async for _ in worker.events(Registered):
+            break
+        async with self._enter(self._room) as room, anyio.create_task_group() as group:
+            # From before anything is said, so that no answer is missed.
+            news = room.subscribe(replay=True)
+            click.echo(f"{VISITOR}: in room {self._room!r}")
+            published = await room.local_participant.publish_audio(name="microphone")
+            group.start_soon(self._speak, room, published.track.source)
+            async for event in news:
+                self._report(event, group)
+            group.cancel_scope.cancel()
+
+    async def _speak(self, room: Room, microphone: AudioSource) -> None:
+        """Say it when the agent is there."""
+        from ..events import ParticipantJoined
+
+        if self._say is None and self._play is None:
+            return
+        with anyio.move_on_after(_PATIENCE_S), room.subscribe(ParticipantJoined, replay=True) as arrivals:
+            await anext(arrivals)
+        if self._say is not None:
+            click.echo(f"{VISITOR}: {self._say}")
+            await room.local_participant.publish_data(self._say)
+        if self._play is not None:
+            click.echo(f"{VISITOR}: plays {self._play}")
+            await microphone.play(_sound(self._play))
+
+    def _report(self, event: RoomEvent, group: Any) -> None:
+        from ..events import ChatReceived, DataReceived, TrackSubscribed, TranscriptionReceived
+        from ..rooms import TrackKind
+
+        match event:
+            case DataReceived(data=data, participant=participant):
+                _tell(participant.identity if participant else "server", data.decode(errors="replace"))
+            case ChatReceived(message=message, identity=identity):
+                _tell(identity, message.text)
+            case TranscriptionReceived(segments=segments, identity=identity):
+                for segment in segments:
+                    click.echo(f"{VISITOR}: reads that {identity} said: {_line(segment.text)}")
+            case TrackSubscribed(track=track, participant=participant):
+                judge = self._listen if track.kind is TrackKind.AUDIO else self._look
+                group.start_soon(judge, track, participant.identity)
+            case _:
+                pass
+
+    async def _listen(self, track: RemoteTrack, identity: str) -> None:
+        """Tell what is heard, as a person would, at the first sound and whenever another follows silence."""
+        import numpy as np
+
+        pieces: list[bytes] = []
+        told = False
+        with track.audio_frames(num_channels=1) as frames:
+            async for frame in frames:
+                loud = int(np.abs(frame.samples).max()) > _SILENCE
+                told = told and loud
+                if told or not loud:
+                    pieces.clear()
+                    continue
+                pieces.append(frame.samples.tobytes())
+                if len(pieces) * frame.duration >= _LISTEN_S:
+                    click.echo(f"{VISITOR}: hears {identity}: {_pitch(pieces, frame.sample_rate)}")
+                    told = True
+
+    async def _look(self, track: RemoteTrack, identity: str) -> None:
+        with track.video_frames() as frames:
+            async for frame in frames:
+                click.echo(f"{VISITOR}: sees {identity}: a picture of {frame.width}x{frame.height}")
+                return
+
+
+_SILENCE = 300
+"""Of 32,767: -41 dB."""
+
+
+def _tell(identity: str, text: str) -> None:
+    click.echo(f"{identity}: {_line(text)}")
+
+
+def _line(text: str) -> str:
+    """What somebody else wrote, without what would move the terminal's cursor."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _pitch(pieces: list[bytes], rate: int) -> str:
+    """The strongest frequency and the level."""
+    import math
+
+    import numpy
+
+    np: Any = numpy  # its stubs do not know the types of half of this
+    samples = np.frombuffer(b"".join(pieces), np.int16) / 32768
+    spectrum = abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    strongest = int(spectrum.argmax()) * rate / len(samples)
+    level = 20 * math.log10(max(1e-5, math.sqrt((samples**2).mean())))
+    return f"about {strongest:.0f} Hz at {level:.0f} dB"
+
+
+def _sound(play: str) -> Any:
+    """A WAV file's path, or two seconds of a tone of so many Hz."""
+    if not play.isdigit():
+        return play
+    import numpy as np
+
+    at = np.arange(2 * 48_000) / 48_000
+    return 0.5 * np.sin(2 * np.pi * int(play) * at)
