@@ -131,20 +131,21 @@ class Visitor:
 
     async def _listen(self, track: RemoteTrack, identity: str) -> None:
         """Tell what is heard, as a person would, at the first sound and whenever another follows silence."""
-        import numpy as np
+        from ..rooms._pcm import pitch_and_level
 
         pieces: list[bytes] = []
         told = False
         with track.audio_frames(num_channels=1) as frames:
             async for frame in frames:
-                loud = int(np.abs(frame.samples).max()) > _SILENCE
+                loud = int(frame.samples.max()) > _SILENCE
                 told = told and loud
                 if told or not loud:
                     pieces.clear()
                     continue
                 pieces.append(frame.samples.tobytes())
                 if len(pieces) * frame.duration >= _LISTEN_S:
-                    click.echo(f"{VISITOR}: hears {identity}: {_pitch(pieces, frame.sample_rate)}")
+                    hz, decibels = pitch_and_level(b"".join(pieces), frame.sample_rate)
+                    click.echo(f"{VISITOR}: hears {identity}: about {hz:.0f} Hz at {decibels:.0f} dB")
                     told = True
 
     async def _look(self, track: RemoteTrack, identity: str) -> None:
@@ -167,25 +168,8 @@ def _line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _pitch(pieces: list[bytes], rate: int) -> str:
-    """The strongest frequency and the level."""
-    import math
-
-    import numpy
-
-    np: Any = numpy  # its stubs do not know the types of half of this
-    samples = np.frombuffer(b"".join(pieces), np.int16) / 32768
-    spectrum = abs(np.fft.rfft(samples * np.hanning(len(samples))))
-    strongest = int(spectrum.argmax()) * rate / len(samples)
-    level = 20 * math.log10(max(1e-5, math.sqrt((samples**2).mean())))
-    return f"about {strongest:.0f} Hz at {level:.0f} dB"
-
-
 def _sound(play: str) -> Any:
     """A WAV file's path, or two seconds of a tone of so many Hz."""
-    if not play.isdigit():
-        return play
-    import numpy as np
+    from ..rooms._pcm import sine
 
-    at = np.arange(2 * 48_000) / 48_000
-    return 0.5 * np.sin(2 * np.pi * int(play) * at)
+    return sine(int(play), 2) if play.isdigit() else play
