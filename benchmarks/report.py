@@ -95,7 +95,7 @@ What the words mean
 - *jobs per second*: offer, answer, assignment, handler that returns at once, final status; 1,000 in flight.
 - *held job*: two children, a memory stream and the kept Job each; resident memory beyond that of the idle worker.
 - *idle*: voluntary context switches and processor time of a registered worker without jobs.
-- *room …*, *data packet*, *capture_frame*, *sound*, *processor …*: on a real livekit-server, each turn in a new process;
+- *room …*, *data packet*, *capture_frame*, *sound*, *processor …*: on a real livekit-server, each turn in a process;
   the column "floor" is livekit.rtc, LiveKit's own Python client, doing the same on asyncio.  *sound from capture to
   receipt* is from the capture of the first loud frame to the receipt of the first loud one, in one process.
 - `nox -s soak` is the long run: fifty rooms for ten minutes, a packet a second each way in all, sound both ways in ten.
