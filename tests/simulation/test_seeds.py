@@ -6,6 +6,7 @@ where to begin.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 
@@ -17,7 +18,7 @@ from livekit_agent.simulation._goals import GOALS
 from livekit_agent.simulation._scenario import FAULTS_MIN, JOBS_MIN, TYPES, Scenario, generate
 from livekit_agent.simulation._search import replay_command
 
-from .seeds import Lived, live_all
+from .seeds import Lived, live_all, overheard
 
 SEEDS = int(os.environ.get("LIVEKIT_AGENT_SEEDS", "30"))
 FIRST = int(os.environ.get("LIVEKIT_AGENT_FIRST_SEED", "0"))
@@ -43,6 +44,19 @@ def test_no_promise_is_broken(lived: dict[str, list[Lived]], backend: str) -> No
     broken = [run for run in all_lived(lived, backend) if run.violations]
     report = "\n".join(f"{run.replay}\n    " + "\n    ".join(run.violations[:5]) for run in broken)
     assert not broken, f"{len(broken)} seeds break promises:\n{report}"
+
+
+def test_no_log_record_shows_a_secret(lived: dict[str, list[Lived]], backend: str) -> None:
+    """CI's thousand seeds are read at DEBUG, whatever went wrong in them."""
+    leaks = [f"{run.replay}\n    {leak}" for run in all_lived(lived, backend) for leak in run.leaks]
+    assert leaks == []
+
+
+def test_what_is_overheard_would_be_found() -> None:
+    with overheard() as ear:
+        logging.getLogger("livekit_agent.anything").debug("joining with %s", {"token": "eyJhbGciOi"})
+        logging.getLogger("livekit_agent").warning("harmless")
+    assert (ear.read, ear.leaks) == (2, ["joining with {'token': 'eyJhbGciOi'}"])
 
 
 def test_each_seed_has_two_minutes_of_chaos_eight_jobs_of_all_types_and_three_faults(

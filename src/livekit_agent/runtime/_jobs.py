@@ -53,7 +53,7 @@ from anyio.abc import TaskGroup
 
 from .. import events
 from .._bounds import FLUSH_TIMEOUT, ROOM_JOIN_TIMEOUT, TERMINATED_LEAVE_TIMEOUT
-from .._errors import AgentError, RoomConnectError, RoomError, log_error
+from .._errors import AgentError, RoomConnectError, RoomError, log_error, printable
 from .._options import WorkerOptions
 from .._types import CancelReason, JobStatus
 from ..context import Cleanup, JobContext, JobLog
@@ -181,7 +181,7 @@ class JobScope:
         self._told = False
         self._cared_for: anyio.Event | None = None
         """Made for a stuck job, set when its after-care is over."""
-        self.log = JobLog(host.log, {"job_id": self.job.id, "room": self.job.room.name})
+        self.log = JobLog(host.log, {"job_id": printable(self.job.id), "room": printable(self.job.room.name)})
 
     def __repr__(self) -> str:
         return f"<JobScope {self.job.id} {self._phase.name}>"

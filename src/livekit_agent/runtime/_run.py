@@ -20,7 +20,14 @@ from typing import Any, Literal, cast
 import anyio
 import anyio.lowlevel
 
-from .._errors import AuthenticationError, ConfigError, ConnectionLostError, HandlerDefinitionError, WorkerError
+from .._errors import (
+    AuthenticationError,
+    ConfigError,
+    ConnectionLostError,
+    HandlerDefinitionError,
+    WorkerError,
+    printable,
+)
 from ._outcome import only_leaf
 from ._worker import UniversalWorker
 
@@ -128,7 +135,7 @@ async def _leave_if_stuck(worker: UniversalWorker) -> None:
     # A start that fails at once (a second one, in another event loop) ends this here: the events are not this loop's.
     await anyio.lowlevel.checkpoint()
     stuck = await worker.wait_stuck()
-    _log.error("leaving although handlers still run: %s", ", ".join(stuck))
+    _log.error("leaving although handlers still run: %s", ", ".join(map(printable, stuck)))
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # closed, broken, or (None) not there
             stream.flush()

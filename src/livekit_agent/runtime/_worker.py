@@ -40,6 +40,7 @@ from .._errors import (
     ShutdownTimeoutError,
     WorkerError,
     log_error,
+    printable,
 )
 from .._options import WorkerOptions
 from .._types import CancelReason, Job, JobMetadata, JobStatus, Reject, ShutdownReport, WorkerStats, WorkerStatus
@@ -457,7 +458,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         with anyio.CancelScope(deadline=math.nextafter(self._stop.began + self.options.cancel_grace, math.inf)):
             await self._changes.until(lambda: not self._answering)
         for job_id in self._answering:
-            self.log.error("on_job_request for job %s ignored its cancellation", job_id)
+            self.log.error("on_job_request for job %s ignored its cancellation", printable(job_id))
 
     async def _say_goodbye(self) -> None:
         assert self._stop is not None
@@ -592,7 +593,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         reconnect = self._worker_id != ""
         self._worker_id = event.worker_id or "unnamed"
         self._lifecycle.registered(anyio.current_time())
-        self.log.info("registered as %s with livekit-server %s", event.worker_id, event.server.version or "?")
+        name, version = printable(event.worker_id), printable(event.server.version) or "?"
+        self.log.info("registered as %s with livekit-server %s", name, version)
         if self.options.agent_name and not reconnect:
             self.log.info(
                 "agent %r is named: only explicit dispatches reach it (livekit-agent dispatch create)",
@@ -644,13 +646,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._changes.notify()
 
     def _on_lapsed(self, event: AssignmentLapsed) -> None:
-        self.log.warning("job %s was accepted but not assigned; its place is free again", event.job_id)
+        self.log.warning("job %s was accepted but not assigned; its place is free again", printable(event.job_id))
         self._refresh_standing()
         self._leave_if_asked()
         self._changes.notify()
 
     def _on_refused(self, event: AssignmentRefused) -> None:
-        self.log.warning("refused the assignment of job %s: %s", event.job_id, event.reason)
+        self.log.warning("refused the assignment of job %s: %s", printable(event.job_id), event.reason)
 
     def _on_skipped(self, event: MessageSkipped) -> None:
         self.log.debug("skipped a %s message: %s", event.kind, event.reason)
@@ -699,7 +701,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         if self._asking.get(job.id) is scope:
             del self._asking[job.id]
         if scope.cancelled_caught:
-            self.log.warning("on_job_request did not answer for job %s in time; declined", job.id)
+            self.log.warning("on_job_request did not answer for job %s in time; declined", printable(job.id))
             return
         session = self._session
         if session is None:
@@ -707,7 +709,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         now = anyio.current_time()
         if isinstance(answer, Reject):
             if answer.reason:
-                self.log.info("declined job %s: %s", job.id, answer.reason)
+                self.log.info("declined job %s: %s", printable(job.id), printable(answer.reason))
             session.core.decline(job.id, now, terminate=answer.terminate)
         else:
             if "lk.agent_name" in answer.participant_attributes:
@@ -722,7 +724,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         except BaseException as exc:  # boundary to the user's callback: whatever it raises declines this one offer
             cancelled, interrupt, error = sort_out(exc)
             if error is not None:
-                log_error(self.log, error, "on_job_request failed for job %s; declined", job.id)
+                log_error(self.log, error, "on_job_request failed for job %s; declined", printable(job.id))
             if interrupt is not None:
                 self.interrupted(interrupt)
             # Not ours to keep unless it was a bare Task.cancel() (asyncio), which would end the whole worker.
@@ -734,13 +736,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         if self._asked_to_leave:
             return False
         if job.type is not self.options.job_type:
-            self.log.warning("declined job %s of type %s: not this worker's", job.id, job.type)
+            self.log.warning("declined job %s of type %s: not this worker's", printable(job.id), job.type)
             return False
         try:
             return self._calculator.should_accept_job(job.type, self._compute_load())
         except Exception as exc:
             # Boundary to the user's policy: its failure declines, and is told.
-            log_error(self.log, exc, "should_accept_job failed; declined job %s", job.id)
+            log_error(self.log, exc, "should_accept_job failed; declined job %s", printable(job.id))
             return False
 
     # ------------------------------------------------------------------------------------ jobs' host
