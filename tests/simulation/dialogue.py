@@ -50,6 +50,16 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("replay", "split"): {"same": True, "difference": ""},
     ("room", "left"): {"reason": 1},
     ("broken", "choke"): {"seconds": 5.0},
+    ("media", "heard"): {
+        "frames": (),
+        "received": 0,
+        "read": 0,
+        "dropped": 0,
+        "waiting": 0,
+        "peak": 0,
+        "capacity": 8,
+        "abandoned": False,
+    },
     ("end", ""): {"tasks_left": 0, "streams_left": 0},
 }
 

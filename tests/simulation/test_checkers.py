@@ -47,6 +47,12 @@ REGISTERED = "\n".join(RUNNING.strip().splitlines()[:5]) + "\n"
 A_LIFE = RUNNING + TERMINATED + ENDED
 
 GOOD = {
+    "a track that is listened to and given up": """
+1   world   media   opened      -   stream=PA/7
+2   w0.1    media   unsubscribed -  stream=PA/7 received=6
+2   world   media   closed      -   stream=PA/7
+3   w0.1    media   heard       J   stream=PA/7 frames=["1","2","5"] received=6 read=3 dropped=2 waiting=1 peak=8
+""",
     "a job from its offer to its end": A_LIFE + GONE,
     "a status resent on the next connection": A_LIFE.replace("3.1 s:w0.1#1 hear   job_status  J   status=SUCCESS\n", "")
     + """
@@ -314,11 +320,28 @@ BAD = {
     "T3": RUNNING.replace("asked       J", "asked J do=return seconds=5.0") + "3 w0.1 handler returned J\n",
     "T4": "9 world lull over - steps=150 seconds=30.0 workers=3 backend=trio",
     "T5": "1 w0.1#1 token - - seconds_left=-5.0",
+    "R1": """
+1   world   media   opened      -   stream=PA/7
+2   w0.1    media   unsubscribed -  stream=PA/7 received=5
+3   w0.1    media   heard       J   stream=PA/7 received=6 read=6
+""",
+    "R2 swapped": '1 w0.1 media heard J stream=PA/7 frames=["1","3","2"] received=3 read=3',
+    "R2 twice": '1 w0.1 media heard J stream=PA/7 frames=["1","1"] received=2 read=2',
+    "R3 more than the queue holds": "1 w0.1 media heard J stream=PA/7 peak=9 capacity=8",
+    "R3 lost without a word": "1 w0.1 media heard J stream=PA/7 received=5 read=3 dropped=1",
+    "R4 twice": """
+1   world   media   opened      -   stream=PA/7
+2   world   media   closed      -   stream=PA/7
+3   world   media   closed      -   stream=PA/7
+""",
+    "R4 never": "1 world media opened - stream=PA/7",
+    "R4 what is none": "1 world media stray - stream=PA/7",
 }
 
 
-def test_the_invariants_are_w1_to_w20_j1_to_j12_s1_to_s9_and_t1_to_t5() -> None:
-    wanted = [f"{letter}{n}" for letter, last in (("W", 20), ("J", 12), ("S", 9), ("T", 5)) for n in range(1, last + 1)]
+def test_the_invariants_are_w1_to_w20_j1_to_j12_s1_to_s9_t1_to_t5_and_r1_to_r4() -> None:
+    letters = (("W", 20), ("J", 12), ("S", 9), ("T", 5), ("R", 4))
+    wanted = [f"{letter}{n}" for letter, last in letters for n in range(1, last + 1)]
     assert [checker.name for checker in CHECKERS] == wanted
 
 

@@ -88,6 +88,7 @@ class _Stream:
         self.home = home
         self.media = media
         self.handle = 0
+        self.over = False
 
 
 class AudioStreamState(_Stream):
@@ -127,7 +128,7 @@ class VideoStreamState(_Stream):
 
     def see(self, frame: VideoFrame) -> None:
         """A picture of the source's, if anybody still looks."""
-        if self.handle and self.home.hears(self.media.sid) and self.home.is_enabled(self.media.sid):
+        if not self.over and self.home.hears(self.media.sid) and self.home.is_enabled(self.media.sid):
             self.home.tell_picture(self, frame)
 
 
@@ -142,6 +143,8 @@ class MediaHub:
         self._muted: dict[str, None] = {}
         self._streams: dict[_Stream, None] = {}
         self.speakers = Speakers(rooms)
+        self.watch: Callable[[str, str], None] | None = None
+        """Told ``opened`` and ``closed`` of each stream, and ``stray`` of a handle given back that is none."""
         self._origin: float | None = None
         self._ticks = 0
 
@@ -201,6 +204,7 @@ class MediaHub:
     def open(self, stream: _Stream) -> None:
         """Somebody listens."""
         self._streams[stream] = None
+        self.tell("opened", stream.home.sid, stream.handle)
         if isinstance(stream, AudioStreamState) and self._origin is None:
             self._origin, self._ticks = self._rooms.now(), 0
             self._schedule()
@@ -208,6 +212,11 @@ class MediaHub:
     def close(self, stream: _Stream) -> None:
         """Nobody listens any more."""
         self._streams.pop(stream, None)
+
+    def tell(self, what: str, sid: str, handle_id: int) -> None:
+        """Tell who watches."""
+        if self.watch is not None:
+            self.watch(what, f"{sid}/{handle_id}")
 
     def _schedule(self) -> None:
         assert self._origin is not None
@@ -282,9 +291,11 @@ class MemoryMedia:
             over = [stream for stream in self._streams_here() if stream.media is value]
         else:
             over = [value] if isinstance(value, _Stream) else []
+            for stream in over:
+                self._rooms.media.tell("closed", self.sid, stream.handle)
         for stream in over:
             self._rooms.media.close(stream)
-            ended, stream.handle = stream.handle, 0
+            ended, stream.over = stream.handle, True
             if isinstance(stream, AudioStreamState):
                 end = audio.AudioStreamEvent(stream_handle=ended, eos=audio.AudioStreamEOS())
                 self._mailbox.put(ffi.FfiEvent(audio_stream_event=end))

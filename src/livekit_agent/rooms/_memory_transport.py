@@ -110,6 +110,8 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
         self._forget_reader(value)
         self._forget_data_stream(value)
         self.dropped_media(value)
+        if value is None:
+            self._rooms.media.tell("stray", self.sid, handle_id)
         return value is not None
 
     @contextmanager

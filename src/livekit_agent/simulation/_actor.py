@@ -17,7 +17,8 @@ from .. import events
 from .._types import Job, JobMetadata, Reject
 from ..context import JobContext
 from ..handlers import Answer, BaseHandler
-from ..rooms import AudioSource
+from ..rooms import AudioSource, RemoteParticipant, RemoteTrack, RemoteTrackPublication
+from ._media import SPEAKER
 
 if TYPE_CHECKING:
     from ._world import Seat, World
@@ -84,6 +85,17 @@ class ScriptedHandler(BaseHandler):
             self._world.agents.pop(job_id, None)
             self._world.ends.pop(job_id, None)
             self._note(how, job_id, foreign="" if _whose.get() == job_id else _whose.get(), leaves=leaves)
+
+    async def on_track_subscribed(
+        self,
+        ctx: JobContext,
+        track: RemoteTrack,
+        publication: RemoteTrackPublication,
+        participant: RemoteParticipant,
+    ) -> None:
+        """Listen to who was sent to speak."""
+        if participant.identity.startswith(SPEAKER):
+            await self._world.media.listen(self._life, ctx, track, publication, participant)
 
     async def _act(self, ctx: JobContext, script: dict[str, Any]) -> None:
         seconds = float(script["seconds"])

@@ -18,7 +18,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
-__all__ = ["DOINGS", "FAULT_KINDS", "Fault", "JobPlan", "Scenario", "WorkerPlan", "draw_fault", "draw_job", "generate"]
+__all__ = [
+    "DOINGS",
+    "FAULT_KINDS",
+    "Fault",
+    "JobPlan",
+    "MediaPlan",
+    "Scenario",
+    "WorkerPlan",
+    "draw_fault",
+    "draw_job",
+    "generate",
+]
 
 CHAOS_SECONDS = 120.0
 """Virtual seconds of chaos, at least."""
@@ -172,6 +183,32 @@ class Fault:
     """What the kind wants to know besides: a status, a direction, a seed for bytes."""
 
 
+LISTENINGS = ("read", "sleep", "unsubscribe", "close", "abandon", "leave")
+"""What an agent does about a track after some frames of it (_media.py has a method for each)."""
+
+TROUBLES = ("", "mute", "unpublish", "wire", "resume", "rejoin", "revoke", "vanish", "remove")
+"""What befalls somebody who speaks, half way (_media.py has a method for each but the first)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaPlan:
+    """Somebody who comes to an agent's room and speaks in numbered frames."""
+
+    at: float
+    target: int = 0
+    """Which of the agents that are in a room then, modulo how many there are."""
+    frames: int = 30
+    """How many it says, of 10 ms each."""
+    listen: int = 10
+    """How many the agent listens to before it does its part."""
+    capacity: int = 8
+    """How many may wait for it."""
+    then: str = "read"
+    """One of ``LISTENINGS``."""
+    trouble: str = ""
+    """One of ``TROUBLES``."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One simulated history to be."""
@@ -186,6 +223,9 @@ class Scenario:
     workers: tuple[WorkerPlan, ...] = ()
     jobs: tuple[JobPlan, ...] = ()
     faults: tuple[Fault, ...] = ()
+    media: tuple[MediaPlan, ...] = ()
+    delays: str = "instant"
+    """How long rooms take: one of the profiles of ``rooms.Delays``."""
     version: int = field(default=1)
 
     def to_json(self) -> str:
@@ -202,6 +242,7 @@ class Scenario:
             data["workers"] = tuple(WorkerPlan(**row) for row in data["workers"])
             data["jobs"] = tuple(JobPlan(**row) for row in data["jobs"])
             data["faults"] = tuple(Fault(**row) for row in data["faults"])
+            data["media"] = tuple(MediaPlan(**row) for row in data.get("media", ()))
             return cls(**data)
         except (TypeError, KeyError, AttributeError) as exc:
             raise ValueError(f"not a scenario: {exc}") from exc
@@ -210,7 +251,7 @@ class Scenario:
         """Simpler scenarios, the boldest first: without half the faults or jobs, without one, with a plainer job."""
         if self.jobs_min or self.faults_min:
             yield replace(self, jobs_min=0, faults_min=0)
-        for name in ("faults", "jobs"):
+        for name in ("faults", "jobs", "media"):
             items: tuple[Any, ...] = getattr(self, name)
             half = len(items) // 2
             if half > 1:
@@ -252,7 +293,26 @@ def generate(seed: int, *, kinds: tuple[str, ...] | None = None, chaos_seconds: 
         workers=workers,
         jobs=_draw_jobs(rng("jobs"), chaos_seconds, workers),
         faults=_draw_faults(rng("faults"), kinds or tuple(FAULT_KINDS), chaos_seconds),
+        media=_draw_media(rng("media"), chaos_seconds),
+        delays="livekit-1.13",
     )
+
+
+def _draw_media(rng: random.Random, chaos: float) -> tuple[MediaPlan, ...]:
+    """Few and short: a frame costs as much as a message."""
+    plans = [
+        MediaPlan(
+            at=round(rng.uniform(2.0, chaos), 1),
+            target=rng.randrange(8),
+            frames=rng.choice((10, 25, 40)),
+            listen=rng.choice((0, 1, 5, 15)),
+            capacity=rng.choice((1, 4, 50)),
+            then=rng.choice(LISTENINGS),
+            trouble=rng.choice(TROUBLES),
+        )
+        for _ in range(rng.choice((0, 1, 2, 3)))
+    ]
+    return tuple(sorted(plans, key=lambda plan: plan.at))
 
 
 def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:

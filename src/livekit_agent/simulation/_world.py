@@ -38,6 +38,7 @@ from ..rooms._ledger import LedgerEvent, ParticipantEntered, ParticipantGone
 from ..runtime._jobs import Phase
 from ..runtime._worker import UniversalWorker
 from ._actor import ScriptedHandler, leaves_of
+from ._media import MediaStage
 from ._network import Conditions, SimConnection
 from ._recorder import recorded
 from ._runtime import virtual_clock
@@ -128,7 +129,8 @@ class World:
         self._clock: Callable[[], float] = anyio.current_time
         self.conditions = Conditions(self.rng("network"), self.now)
         self.seats = [Seat(index, plan) for index, plan in enumerate(scenario.workers)]
-        self.rooms = MemoryRooms({_KEY: _SECRET}, rng=self.rng("rooms"), wall_clock=self.wall)
+        self.rooms = MemoryRooms({_KEY: _SECRET}, rng=self.rng("rooms"), wall_clock=self.wall, delays=scenario.delays)
+        self.media = MediaStage(self)
         self.server: DispatchServer | None = None
         self.server_lives = 0
         self.downtime = 1.0
@@ -186,6 +188,8 @@ class World:
                     for seat in self.seats:
                         tasks.start_soon(self._live, seat)
                     tasks.start_soon(self._launch_jobs)
+                    if self.scenario.media:
+                        tasks.start_soon(self.media.run)
                     tasks.start_soon(self._take_census)
                     driver = FaultDriver(self)
                     tasks.start_soon(driver.run)
