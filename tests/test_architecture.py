@@ -41,7 +41,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "google.protobuf": (
         "protocol/_codec.py", "dispatch/_twirp.py", "dispatch/_messages.py", "dispatch/_services.py", "api/",
         "simulation/_cores.py", JUDGE,
-        "rooms/_ffi.py",
+        "rooms/_ffi.py", "rooms/_remote_wire.py",
     ),
     "livekit.protocol": (
         "protocol/_codec.py", "_types.py", "dispatch/_messages.py", "dispatch/_services.py", "api/",

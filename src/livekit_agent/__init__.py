@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from .load import CustomLoadCalculator as CustomLoadCalculator
     from .load import DefaultLoadCalculator as DefaultLoadCalculator
     from .load import LoadCalculator as LoadCalculator
+    from .runtime._rooms import ServerRooms as ServerRooms
     from .runtime._run import run as run
     from .runtime._worker import UniversalWorker as UniversalWorker
 
@@ -108,6 +109,7 @@ _HOMES = {
     **dict.fromkeys(("BaseHandler", "SimpleUniversalHandler", "UniversalHandler"), "handlers"),
     **dict.fromkeys(("CustomLoadCalculator", "DefaultLoadCalculator", "LoadCalculator"), "load"),
     "JobContext": "context",
+    "ServerRooms": "runtime._rooms",
     "UniversalWorker": "runtime._worker",
     "WorkerOptions": "_options",
     "run": "runtime._run",

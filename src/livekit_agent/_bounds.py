@@ -87,6 +87,10 @@ DATA_TRACK_FRAMES = 64
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
 NATIVE_EXIT_TIMEOUT = 2.0
+REMOTE_OUTBOX_BYTES_MAX = 64 * MIB
+REMOTE_MEDIA_BYTES_MAX = 16 * MIB
+REMOTE_CALLS_MAX = 10_000
+REMOTE_HANDLES_MAX = 10_000
 
 # --- the dispatch server --------------------------------------------------------------------------------------
 
@@ -197,6 +201,15 @@ BOUNDS: tuple[Bound, ...] = (
            "a native thread that still waits for the interpreter when it goes aborts the process"),
     _bound("native_exit", NATIVE_EXIT_TIMEOUT, "s", "the interpreter finalises all the same",
            "a process must end; the library was quiet after 50 ms in every one of 560 measured exits"),
+    _bound("remote_outbox", REMOTE_OUTBOX_BYTES_MAX, "bytes a connection to a room on a server, either way",
+           "the connection is closed with 4008, the room is over with reason 0",
+           "what one stream may hold unread; whoever is further behind does not read"),
+    _bound("remote_media", REMOTE_MEDIA_BYTES_MAX, "bytes of frames a connection to a room on a server, either way",
+           "the oldest frame is dropped and counted", "two large pictures; what is older than that is late"),
+    _bound("remote_calls", REMOTE_CALLS_MAX, "unanswered requests a connection to a room on a server",
+           "closed with 4008", "each may hold a timer; together they may hold as many bytes as the outbox"),
+    _bound("remote_handles", REMOTE_HANDLES_MAX, "sources, tracks and streams a connection to a room on a server",
+           "closed with 4008", "each is an object in the server's memory"),
     _bound("http_body", HTTP_BODY_BYTES_MAX, "bytes", "413", "the real server's own limit"),
     _bound("http_head", HTTP_HEAD_BYTES_MAX, "bytes", "431", "as the handshake"),
     _bound("connections", SERVER_CONNECTIONS_MAX, "connections", "accepted and closed", "file descriptors are finite"),

@@ -235,6 +235,14 @@ STATELESS: list[Row] = [
     # what only one of the two has
     Row(name="/rtc", method="GET", path="/rtc", status=404, embedded=(501, None)),
     Row(name="/rtc/validate", method="GET", path="/rtc/validate", status=401, embedded=(501, None)),
+    Row(name="/rooms/v1", method="GET", path="/rooms/v1", headers={**UPGRADE, "Authorization": "Bearer "
+        + token(roomJoin=True, room="r")}, status=404, embedded=(101, None)),
+    Row(name="/rooms/v1 without a token", method="GET", path="/rooms/v1", headers=UPGRADE, status=404,
+        embedded=(401, None)),
+    Row(name="/rooms/v1 of a worker", method="GET", path="/rooms/v1", headers={**UPGRADE, "Authorization": "Bearer "
+        + token(agent=True)}, status=404, embedded=(401, None)),
+    Row(name="/rooms/v1 without an upgrade", method="GET", path="/rooms/v1", status=404),
+    Row(name="/rooms/v2", method="GET", path="/rooms/v2", status=404, embedded=(501, None)),
 ]  # fmt: skip
 
 #: One after the other, on a server without room r1.

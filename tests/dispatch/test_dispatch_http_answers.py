@@ -47,7 +47,7 @@ async def test_every_answer_is_the_recorded_one() -> None:
 async def test_requests_share_a_connection_that_is_kept_alive() -> None:
     async with server() as embedded, await embedded.memory_connector()(None) as stream:
         for row in STATELESS:
-            if row.status != 101:
+            if (row.embedded or (row.status,))[0] != 101:
                 check(row, await ask(stream, row), embedded=True)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the room tests: one venue in memory, one on a real server, for the same tests."""
+"""Fixtures of the room tests: venues in memory, one on a real server, for the same tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "e2e"))
 
 from realserver import HOW_TO_GET_IT, NO_INTERFACE, RealServer, find_server, skip_or_fail, usable_interface
-from venues import MemoryVenue, NativeVenue, Venue
+from venues import MemoryVenue, NativeVenue, RemoteVenue, Venue
 
 _numbers = itertools.count(1)
 
@@ -48,14 +48,17 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]
 @pytest.fixture(
     params=[
         pytest.param("memory", marks=pytest.mark.virtual),
+        pytest.param("remote", marks=pytest.mark.virtual),
         pytest.param("native", marks=pytest.mark.real_server),
     ]
 )
 def venue(request: pytest.FixtureRequest) -> Venue:
-    """Where rooms are: in memory under virtual time, or on a real server."""
+    """Where rooms are: in memory under virtual time, here or behind a connection, or on a real server."""
     room = f"room-{next(_numbers)}"
     if request.param == "memory":
         return MemoryVenue(room)
+    if request.param == "remote":
+        return RemoteVenue(room)
     return NativeVenue(room, request.getfixturevalue("real_server"))
 
 

@@ -508,7 +508,7 @@ async def test_a_refused_join_does_not_show_the_token(venue: Venue, fault: str) 
 async def test_a_room_that_cannot_be_reached_fails_in_time(venue: Venue) -> None:
     if not venue.real:
         async with venue.open():
-            venue.rooms.hang_next()
+            venue.hang_next()
             with pytest.raises(RoomConnectError, match="within 2 s"):
                 await venue.rooms.connect(venue.url, token(venue.room, "a"), timeout=2)
             assert anyio.current_time() == 2

@@ -297,7 +297,7 @@ async def test_a_speaker_is_seen_to_speak_and_remembered(venue: Venue) -> None:
             assert (person.is_speaking, person.last_spoke_at, person.audio_level) == (False, None, None)
             started = anyio.current_time()
             if not venue.real:
-                venue.rooms.set_speakers(venue.room, ["a"])
+                venue.memory.set_speakers(venue.room, ["a"])
             await b.wait_until(lambda: person.is_speaking, PATIENCE)
             assert person.last_spoke_at is not None
             assert started <= person.last_spoke_at <= anyio.current_time()
@@ -309,7 +309,7 @@ async def test_a_speaker_is_seen_to_speak_and_remembered(venue: Venue) -> None:
             with anyio.CancelScope(shield=True):
                 spoke = person.last_spoke_at
                 if not venue.real:
-                    venue.rooms.set_speakers(venue.room, [])
+                    venue.memory.set_speakers(venue.room, [])
                 await b.wait_until(lambda: not person.is_speaking, PATIENCE)
                 assert person.last_spoke_at >= spoke
 

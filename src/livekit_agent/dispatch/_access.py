@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 
 from ..protocol import Claims, TokenError, verify_token
 
-__all__ = ["Refusal", "authenticate", "judge_upgrade", "may", "wants_websocket"]
+__all__ = ["Refusal", "authenticate", "judge_upgrade", "may", "token_of", "wants_websocket"]
 
 _BEARER = "Bearer "
 
@@ -45,19 +45,22 @@ def authenticate(
     A token in the query counts only when there is no Authorization header: a bad header is not rescued by it.
     """
     header = headers.get("authorization", "")
-    if header:
-        # The HTTP parser strips trailing blanks, so "Bearer " arrives without its own.
-        if not header.startswith(_BEARER):
-            return _refused("invalid authorization header. Must start with Bearer ")
-        token = header[len(_BEARER) :]
-    else:
-        token = (_query(query).get("access_token") or [""])[0]
+    # The HTTP parser strips trailing blanks, so "Bearer " arrives without its own.
+    if header and not header.startswith(_BEARER):
+        return _refused("invalid authorization header. Must start with Bearer ")
+    token = token_of(headers, query)
     if not token:
         return None
     try:
         return verify_token(token, keys, wall=wall)
     except TokenError as exc:
         return _refused(str(exc))
+
+
+def token_of(headers: Mapping[str, str], query: str) -> str:
+    """The token of a request, unchecked; empty without one."""
+    header = headers.get("authorization", "")
+    return header[len(_BEARER) :] if header else (_query(query).get("access_token") or [""])[0]
 
 
 def may(claims: Claims | None, grant: str, room: str | None = None) -> bool:
@@ -71,15 +74,15 @@ def wants_websocket(headers: Mapping[str, str]) -> bool:
 
 
 def judge_upgrade(
-    method: str, headers: Mapping[str, str], query: str, keys: Mapping[str, str], *, wall: float
+    method: str, headers: Mapping[str, str], query: str, keys: Mapping[str, str], *, wall: float, grant: str = "agent"
 ) -> Claims | Refusal:
-    """The verdict on a request for ``/agent``: the worker's claims, or the answer that refuses it."""
+    """The verdict on a request for a WebSocket, by default ``/agent``: the claims, or the answer that refuses it."""
     claims = authenticate(headers, query, keys, wall=wall)
     if isinstance(claims, Refusal):
         return claims
     if not wants_websocket(headers):
         return Refusal(status=404, headers={})
-    if not may(claims, "agent"):
+    if not may(claims, grant):
         return _refused("no permissions to access the room")
     assert claims is not None, "may() says no to no claims"
     if method != "GET":

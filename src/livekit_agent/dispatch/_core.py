@@ -94,13 +94,16 @@ class DispatchCore:
         region: str = "",
         target_load: float = 0.7,
         launch_delay: float = 0.0,
+        rooms_url: str = "",
     ) -> None:
+        """``rooms_url`` goes into assignments: where the rooms are, if not where the worker is connected."""
         self._book = Book(keys, rng)
         self._endings = Endings(self._book)
         self._launches = Launches(
             self._book,
             self._endings,
             target_load=as_on_the_wire(target_load),
+            rooms_url=rooms_url,
             settled=self._endings.launch_settled,
         )
         self._launch_delay = launch_delay

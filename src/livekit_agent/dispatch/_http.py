@@ -19,6 +19,7 @@ from email.utils import formatdate
 import h11
 
 from .._bounds import HTTP_BODY_BYTES_MAX, HTTP_HEAD_BYTES_MAX
+from ..rooms._remote_wire import PATH
 from ._access import wants_websocket
 
 __all__ = [
@@ -38,7 +39,8 @@ __all__ = [
 ]
 
 _METHODS = ("OPTIONS", "HEAD", "GET", "POST", "PATCH", "DELETE")
-_WORKER_PATH = "/agent"
+_UPGRADED = ("/agent", PATH)
+"""Where WebSockets are: workers', and rooms' participants' in other processes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +86,7 @@ class NeedBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upgrade:
-    """A worker's WebSocket upgrade; all bytes of it, and of whatever came behind.
+    """A WebSocket upgrade, a worker's or a participant's; all bytes of it, and of whatever came behind.
 
     Ask for the next step instead of taking it, and it comes again as an ordinary request.
     """
@@ -146,7 +148,7 @@ class HttpConversation:
                 case h11.Request():
                     self._head = event
                     request = _request(event, b"")
-                    if request.method == "GET" and request.path == _WORKER_PATH and wants_websocket(request.headers):
+                    if request.method == "GET" and request.path in _UPGRADED and wants_websocket(request.headers):
                         return Upgrade(request=request, data=bytes(self._raw))
                     self._raw.clear()
                     if "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0":

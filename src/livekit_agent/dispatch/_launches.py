@@ -43,11 +43,13 @@ class Launches:
         endings: Endings,
         *,
         target_load: float,
+        rooms_url: str,
         settled: Callable[[DispatchRecord, float, float], None],
     ) -> None:
         self._book = book
         self._endings = endings
         self._target_load = target_load
+        self._rooms_url = rooms_url
         self._settled = settled
 
     def start(
@@ -163,7 +165,7 @@ class Launches:
         stamp_job(job)
         self._record(launch)
         assert job.message is not None, "a job has its message from its launch on"
-        link.connection.assign(job.message, token, now)
+        link.connection.assign(job.message, token, now, self._rooms_url)
         self._book.touch(link)
         self._book.say(JobAssigned(job=job, worker=worker))
         self._settle(launch, now, wall)

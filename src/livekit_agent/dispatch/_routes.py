@@ -10,17 +10,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ..rooms._remote_wire import PATH, PATHS
 from ._access import Refusal, authenticate, judge_upgrade
 from ._http import Request, Response, cors, preflight, text
 from ._twirp import Twirp
 
-__all__ = ["answer"]
+__all__ = ["WORKER_PATH", "answer", "upgrade_grant"]
+
+WORKER_PATH = "/agent"
 
 _RTC_PATHS = ("/rtc", "/rtc/v1", "/rtc/validate", "/rtc/v1/validate")
 _NO_RTC = (
-    "this is livekit-agent's embedded dispatch server: it has no WebRTC, and its rooms live in the memory of its own "
-    "process. Use a real livekit-server to join rooms over the network.\n"
+    "this is livekit-agent's embedded dispatch server: it has no WebRTC, and its rooms live in its memory. Agents of "
+    "this SDK and `livekit-agent join` can enter them; LiveKit's own clients need a real livekit-server.\n"
 )
+_NO_SUCH_ROOMS = f"this server's rooms are at {PATH}: the client is of another version\n"
+
+
+def upgrade_grant(path: str) -> str:
+    """What a token must grant to open the WebSocket at that path."""
+    return "agent" if path == WORKER_PATH else "roomJoin"
 
 
 def answer(request: Request, twirp: Twirp, keys: Mapping[str, str], *, wall: float) -> Response:
@@ -38,10 +47,13 @@ def _route(request: Request, twirp: Twirp, keys: Mapping[str, str], wall: float)
         return _refusal(claims)
     if request.path == "/":
         return text(200, "OK")
-    if request.path == "/agent":
-        verdict = judge_upgrade(request.method, request.headers, request.query, keys, wall=wall)
-        assert isinstance(verdict, Refusal), "an upgrade without fault goes to the worker's connection"
+    if request.path in (WORKER_PATH, PATH):
+        grant = upgrade_grant(request.path)
+        verdict = judge_upgrade(request.method, request.headers, request.query, keys, wall=wall, grant=grant)
+        assert isinstance(verdict, Refusal), "an upgrade without fault goes to its WebSocket"
         return _refusal(verdict)
+    if request.path.startswith(PATHS):
+        return text(501, _NO_SUCH_ROOMS)
     if request.path in _RTC_PATHS:
         return text(501, _NO_RTC)
     response = twirp.answer(request, claims)

@@ -39,11 +39,12 @@ from .._bounds import (
     READ_BYTES_MAX,
     SERVER_CONNECTIONS_MAX,
     SERVER_OUTBOX_BYTES_MAX,
-    WRITE_TIMEOUT,
 )
 from .._errors import ConfigError
 from ..rooms import MemoryRooms
-from ._access import Refusal, authenticate, judge_upgrade
+from ..rooms._remote_carrier import send
+from ..rooms._remote_wire import URL
+from ._access import Refusal, authenticate, judge_upgrade, token_of
 from ._core import DispatchCore, Link, Order
 from ._events import (
     DispatchEvent,
@@ -57,8 +58,9 @@ from ._http import BodyAhead, Ended, Fault, HttpConversation, NeedBody, NeedHead
 from ._journal import log_event
 from ._memory import memory_pipe
 from ._messages import create_room_request
+from ._participants import serve_participant
 from ._rooms import Desk, RoomBook
-from ._routes import answer
+from ._routes import WORKER_PATH, answer, upgrade_grant
 from ._services import services
 from ._twirp import Twirp
 
@@ -119,6 +121,7 @@ class DispatchServer:
             version=f"livekit-agent-sdk {__version__}",
             target_load=target_load,
             launch_delay=launch_delay,
+            rooms_url=URL,
         )
         self._book = RoomBook(self.rooms, self._core, clock=self._now, settle=self._settle)
         self._desk = Desk(self._core, clock=self._now, settle=self._settle)
@@ -304,19 +307,19 @@ class DispatchServer:
                     continue
                 case NeedBody():
                     waiting = "body"
-                    await self._send(stream, step.send)
+                    await send(stream, step.send)
                 case Upgrade():
                     if self._admits(step):
-                        return await self._serve_worker(stream, step.data)
+                        return await self._serve_upgraded(stream, step)
                     continue  # it comes again, as an ordinary request to be refused
                 case Request():
-                    await self._send(stream, http.respond(self._answer(step)))
+                    await send(stream, http.respond(self._answer(step)))
                     if not http.keep_alive:
                         return await _linger(stream)
                     phase, first = "", False
                     continue
                 case Fault():
-                    await self._send(stream, step.data)
+                    await send(stream, step.data)
                     return await _linger(stream)
                 case Ended():
                     return
@@ -324,14 +327,22 @@ class DispatchServer:
                 phase, deadline = waiting, anyio.current_time() + _SECONDS[waiting]
             data = await _receive(stream, deadline)
             if data is None:
-                await self._send(stream, http.timed_out())
+                await send(stream, http.timed_out())
                 return await _linger(stream)
             http.receive_data(data)
 
     def _admits(self, upgrade: Upgrade) -> bool:
         head = upgrade.request
-        verdict = judge_upgrade(head.method, head.headers, head.query, self._keys, wall=self._wall())
+        grant = upgrade_grant(head.path)
+        verdict = judge_upgrade(head.method, head.headers, head.query, self._keys, wall=self._wall(), grant=grant)
         return not isinstance(verdict, Refusal)
+
+    async def _serve_upgraded(self, stream: ByteStream, upgrade: Upgrade) -> None:
+        head = upgrade.request
+        if head.path == WORKER_PATH:
+            return await self._serve_worker(stream, upgrade.data)
+        why = await serve_participant(stream, upgrade.data, self.rooms, token_of(head.headers, head.query))
+        self._log.debug("a participant's connection is over: %s", why)
 
     def _bound_body(self, http: HttpConversation, head: Request) -> None:
         """Who has no good token is going to be refused anyway, and may send little until then."""
@@ -341,14 +352,6 @@ class DispatchServer:
 
     def _answer(self, request: Request) -> Response:
         return answer(request, self._twirp, self._keys, wall=self._wall())
-
-    async def _send(self, stream: ByteStream, data: bytes) -> None:
-        """Write, piece by piece; a peer that takes none of one in 10 s has stopped reading and is as good as gone."""
-        for start in range(0, len(data), READ_BYTES_MAX):
-            with anyio.move_on_after(WRITE_TIMEOUT) as scope:
-                await stream.send(data[start : start + READ_BYTES_MAX])
-            if scope.cancelled_caught:
-                raise anyio.BrokenResourceError
 
     async def _serve_worker(self, stream: ByteStream, data: bytes) -> None:
         """A worker's connection: read here, written by the writer, decided by the core."""
@@ -374,7 +377,7 @@ class DispatchServer:
             if pipe.outbox:
                 data = bytes(pipe.outbox)
                 pipe.outbox.clear()
-                await self._send(pipe.stream, data)
+                await send(pipe.stream, data)
             elif pipe.link.finished:
                 await _linger(pipe.stream, receive=False)
                 connection.cancel()

@@ -32,7 +32,7 @@ class Call:
         """Send.  ``on_answer`` sees the callback the moment it arrives, in the order of events, before the waiter."""
         self._transport = transport
         self._answered = anyio.Event()
-        self._answer: ffi.FfiEvent | None = None
+        self._answer: ffi.FfiEvent | RoomError | None = None
         self._reclaim = reclaim
         self._on_answer = on_answer
         router = transport.router
@@ -47,16 +47,17 @@ class Call:
             router.cancel(self._id)
             raise
 
-    def _receive(self, event: ffi.FfiEvent | None) -> None:
+    def _receive(self, event: ffi.FfiEvent | RoomError | None) -> None:
         self._answer = event
-        if event is not None and self._on_answer is not None:
+        if isinstance(event, ffi.FfiEvent) and self._on_answer is not None:
             self._on_answer(event)
         self._answered.set()
 
     async def wait(self, timeout: float) -> ffi.FfiEvent:
         """The callback.
 
-        Raises :class:`TimeoutError` after ``timeout`` seconds and :class:`RoomClosedError` when the room ends first.
+        Raises :class:`TimeoutError` after ``timeout`` seconds, :class:`RoomClosedError` when the room ends first and
+        :class:`RoomError` when a server far away rejects the request.
         Cancel-safe: see the module.
         """
         try:
@@ -70,13 +71,15 @@ class Call:
             raise TimeoutError(f"the room library did not answer {self._kind} within {timeout:g} s")
         if self._answer is None:
             raise RoomClosedError(f"the room ended before {self._kind} was answered")
+        if isinstance(self._answer, RoomError):
+            raise self._answer
         return self._answer
 
     def _give_up(self) -> None:
         answer, self._answer = self._answer, None
         if not self._answered.is_set():
             self._transport.router.forget(self._id)
-        elif answer is not None:
+        elif isinstance(answer, ffi.FfiEvent):
             if self._reclaim is None:
                 release(self._transport, answer)
             else:

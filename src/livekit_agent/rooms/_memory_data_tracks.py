@@ -19,9 +19,9 @@ from ._proto import data_track, ffi
 from ._proto import room as room_pb
 from ._wire import callback
 
-__all__ = ["MemoryDataTracks"]
+__all__ = ["PUSH_QUEUE_FRAMES", "MemoryDataTracks"]
 
-_PUSH_QUEUE_FRAMES = 16
+PUSH_QUEUE_FRAMES = 16
 _NAME_CHARS_MAX = 256
 
 
@@ -41,6 +41,8 @@ class _Seen:
     """A track, as somebody else holds it."""
 
     track: _Published
+    over: bool = False
+    """Its holder was told that it is gone."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +96,7 @@ class MemoryDataTracks(MemoryPeer):
         if not track.open:
             response.error.code = data_track.LOCAL_DATA_TRACK_TRY_PUSH_ERROR_CODE_TRACK_UNPUBLISHED
             response.error.message = "Failed to publish frame: track unpublished"
-        elif len(track.queue) >= _PUSH_QUEUE_FRAMES:
+        elif not self.remote and len(track.queue) >= PUSH_QUEUE_FRAMES:
             response.error.code = data_track.LOCAL_DATA_TRACK_TRY_PUSH_ERROR_CODE_QUEUE_FULL
             response.error.message = "Failed to publish frame: queue full"
         else:
@@ -138,6 +140,9 @@ class MemoryDataTracks(MemoryPeer):
 
     def data_track_announced(self, track: _Published) -> None:
         """Somebody publishes a track."""
+        if not self._ready:
+            return  # heard when we are
+        self.publishes(track.publisher._identity)
         owned = data_track.OwnedRemoteDataTrack(
             handle=self._give(_Seen(track)),
             info=track.info,
@@ -147,11 +152,16 @@ class MemoryDataTracks(MemoryPeer):
 
     def tell_data_track_gone(self, sid: str) -> None:
         """It is no longer published."""
+        for seen in self._seen():
+            seen.over |= seen.track.info.sid == sid
         self._tell(data_track_unpublished=room_pb.DataTrackUnpublished(sid=sid))
 
-    def _publisher_left(self, publisher: Any) -> None:
-        """Somebody has left: its tracks go after it."""
-        for track in publisher._data_tracks.values() if publisher is not None else ():
+    def _seen(self) -> list[_Seen]:
+        return [value for value in self._objects.values() if isinstance(value, _Seen)]
+
+    def _publisher_left(self, sid: str) -> None:
+        """Somebody has left: its tracks go after it.  Told late, perhaps, when its connection is long gone."""
+        for track in [seen.track for seen in self._seen() if seen.track.publisher.sid == sid and not seen.over]:
             track.open = False
             for stream in [stream for stream in track.streams if stream.home is self]:
                 self.data_stream_over(stream)

@@ -29,7 +29,7 @@ from ._proto import room as room_pb
 from ._proto import track as track_pb
 from ._publish_options import VideoCodec
 from ._video import metadata_of, wire_metadata
-from ._wire import callback
+from ._wire import callback, describe_new_track
 
 if TYPE_CHECKING:
     from ._memory import MemoryRooms
@@ -347,10 +347,7 @@ class MemoryMedia:
 
     def _new_track(self, owned: track_pb.OwnedTrack, media: LocalMedia) -> None:
         owned.handle.CopyFrom(self._give(media))
-        info = owned.info
-        info.sid, info.name = "TR_unknown", media.name
-        info.kind = media.kind.value  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
-        info.stream_state, info.muted, info.remote = track_pb.STATE_ACTIVE, False, False
+        describe_new_track(owned.info, media.name, media.kind)
 
     def _do_new_video_source(self, request: video.NewVideoSourceRequest) -> ffi.FfiResponse:
         response = ffi.FfiResponse()

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from ._memory import MemoryRooms
     from ._memory_transport import MemoryTransport
 
-__all__ = ["MemoryPeer", "MemoryRpc"]
+__all__ = ["NO_CALLER_TEXT", "UNSUPPORTED_TEXT", "MemoryPeer", "MemoryRpc"]
+
+NO_CALLER_TEXT = "No caller found"
+UNSUPPORTED_TEXT = "Method not supported at destination"
 
 _ROUND_TRIP_MS = 7_000
 _HANDLER_MS_MIN = 1_000
@@ -31,10 +34,18 @@ class MemoryPeer:
 
     sid: str
     room_name: str
+    remote: bool
+    """Whoever is behind this connection is in another process, and knows its methods and its queues by itself."""
     _rooms: MemoryRooms
     _identity: str
     _ended: bool
+    _objects: dict[int, object]
+    _ready: bool
     _local_handle: int
+
+    def publishes(self, identity: str) -> None:
+        """Somebody publishes something, so it is no longer held back that it is there."""
+        raise NotImplementedError
 
     def _give(self, value: object) -> handle.FfiOwnedHandle:
         raise NotImplementedError
@@ -113,9 +124,8 @@ class MemoryRpc(MemoryPeer):
     def called(self, caller: Any, request: rpc_pb.PerformRpcRequest) -> None:
         """Somebody calls this participant."""
         async_id = request.request_async_id
-        if request.method not in self._rpc_methods:
-            text = "Method not supported at destination"
-            caller._answer(_failed(async_id, RpcCode.UNSUPPORTED_METHOD, text))
+        if not self.remote and request.method not in self._rpc_methods:
+            caller._answer(_failed(async_id, RpcCode.UNSUPPORTED_METHOD, UNSUPPORTED_TEXT))
             return
         self._rpc_count += 1
         self._rpc_incoming[self._rpc_count] = _Invocation(caller, async_id)
@@ -137,7 +147,7 @@ class MemoryRpc(MemoryPeer):
         response = rpc_pb.RpcMethodInvocationResponseResponse()
         invocation = self._rpc_incoming.pop(request.invocation_id, None)
         if invocation is None:
-            response.error = "No caller found"
+            response.error = NO_CALLER_TEXT
         else:
             event = ffi.FfiEvent(perform_rpc=rpc_pb.PerformRpcCallback(async_id=invocation.async_id))
             if request.HasField("error"):

@@ -59,7 +59,8 @@ _PACKET_HEADER_BYTES = 43
 class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, MemorySubscriptions):
     """A transport over the ledger (see ``_transport``)."""
 
-    def __init__(self, rooms: MemoryRooms) -> None:
+    def __init__(self, rooms: MemoryRooms, deliver: Callable[[ffi.FfiEvent], None] | None = None) -> None:
+        """``deliver`` is where events go if not to the router: the participant is in another process."""
         MemoryRpc.__init__(self)
         MemoryStreams.__init__(self)
         MemoryDataTracks.__init__(self)
@@ -67,15 +68,17 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
         self._rooms = rooms
         loop = current_loop()
         self.router = Router(self)
-        self._mailbox: Mailbox[ffi.FfiEvent] = Mailbox(self.router.deliver, post=loop.post_here)
+        self._mailbox: Mailbox[ffi.FfiEvent] = Mailbox(deliver or self.router.deliver, post=loop.post_here)
         self._line: Line[ffi.FfiEvent] = Line(rooms, self._mailbox.put)
         self._reliable: Wire[DataSent] = Wire(rooms, self._tell_data)
         self._lossy: Wire[DataSent] = Wire(rooms, self._tell_data)
         self._news: dict[str, LedgerEvent] = {}
         self._objects: dict[int, object] = {}
         self._next_handle = 1
+        self._wanted_handle = 0
         self._next_address = 1
         self._lent: dict[int, bytes] = {}
+        self.remote = deliver is not None
         self.sid = ""
         """Our participant, once joined."""
         self.room_name = ""
@@ -114,6 +117,13 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
             self._rooms.media.tell("stray", self.sid, handle_id)
         return value is not None
 
+    def close(self) -> None:
+        """Whoever is behind this connection has gone: leave the room, take every handle back.  Idempotent."""
+        if self.sid and not self._ended:
+            self._rooms.departed(self, DisconnectReason.UNKNOWN)
+        for handle_id in reversed(list(self._objects)):
+            self.drop(handle_id)
+
     @contextmanager
     def lend(self, data: bytes) -> Generator[int]:
         """A pretended address, good for the block."""
@@ -133,9 +143,17 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
 
     # --- helpers --------------------------------------------------------------------------------------------------
 
+    def give_next(self, handle_id: int) -> bool:
+        """The next handle to be given is that one: its owner, in another process, has chosen it.  0: none.
+
+        False if it is in use.
+        """
+        self._wanted_handle = handle_id
+        return handle_id not in self._objects
+
     def _give(self, value: object) -> handle.FfiOwnedHandle:
-        handle_id = self._next_handle
-        self._next_handle += 1
+        handle_id, self._wanted_handle = self._wanted_handle or self._next_handle, 0
+        self._next_handle += handle_id == self._next_handle
         self._objects[handle_id] = value
         return handle.FfiOwnedHandle(id=handle_id)
 
@@ -465,6 +483,12 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
                     self._hear(before)
                 return False
 
+    def publishes(self, identity: str) -> None:
+        """Somebody publishes something, so it is no longer held back that it is there."""
+        before = self._news.pop(identity, None)
+        if before is not None:
+            self._hear(before)
+
     def _tell_news(self, identity: str, event: LedgerEvent) -> None:
         if self._news.get(identity) is event:
             del self._news[identity]
@@ -489,7 +513,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
                             participant_identity=person.identity, disconnect_reason=wire_reason
                         )
                     )
-                    self._publisher_left(self._rooms.connection(person.sid))
+                    self._publisher_left(person.sid)
             case ParticipantChanged():
                 self._hear_change(event)
             case TrackAdded() | TrackGone() | TrackMuteChanged():

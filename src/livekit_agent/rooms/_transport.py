@@ -22,6 +22,7 @@ from .._errors import RoomError
 from ._proto import ffi, handle, room
 
 __all__ = [
+    "CONSUMED",
     "ROUTED_BY_HANDLE",
     "STREAM_EVENTS",
     "Pending",
@@ -48,6 +49,14 @@ ROUTED_BY_HANDLE = {
 
 STREAM_EVENTS = ("audio_stream_event", "video_stream_event")
 """Events of media streams."""
+
+CONSUMED = {
+    "byte_read_incremental": "reader_handle",
+    "byte_stream_close": "writer_handle",
+    "text_read_incremental": "reader_handle",
+    "text_stream_close": "writer_handle",
+}
+"""Requests that use a handle up: kind of request -> the field that holds the handle."""
 
 
 class StreamSink(Protocol):
@@ -144,7 +153,7 @@ def release(transport: _Owner, event: ffi.FfiEvent) -> None:
 class Pending:
     """An outstanding callback: who wants it, what to do with it if nobody does, which room's end makes it void."""
 
-    answer: Callable[[ffi.FfiEvent | None], None] | None
+    answer: Callable[[ffi.FfiEvent | RoomError | None], None] | None
     reclaim: Sink
     room: int
 
@@ -188,11 +197,16 @@ class Router:
     # --- expectations ------------------------------------------------------------------------------------------
 
     def expect(
-        self, answer: Callable[[ffi.FfiEvent | None], None], *, reclaim: Sink | None = None, room_handle: int = 0
+        self,
+        answer: Callable[[ffi.FfiEvent | RoomError | None], None],
+        *,
+        reclaim: Sink | None = None,
+        room_handle: int = 0,
     ) -> int:
         """A fresh id whose callback goes to ``answer``, once.  Register before sending: no race.
 
-        ``answer(None)`` says that ``room_handle`` is over and no callback will come.  ``reclaim`` gets the
+        ``answer(None)`` says that ``room_handle`` is over and no callback will come, ``answer(error)`` that the
+        request was rejected after it was sent (:meth:`refuse`).  ``reclaim`` gets the
         callback instead once the id is forgotten; by default its handles are dropped.
         """
         async_id = self._next_id
@@ -209,6 +223,12 @@ class Router:
     def cancel(self, async_id: int) -> None:
         """The request was never sent: nothing will come."""
         self._pending.pop(async_id, None)
+
+    def refuse(self, async_id: int, error: RoomError) -> None:
+        """The request was rejected, far away: nothing will come.  Harmless if nobody waits."""
+        pending = self._pending.pop(async_id, None)
+        if pending is not None and pending.answer is not None:
+            pending.answer(error)
 
     def route_room(self, room_handle: int, deliver: RoomSink, lost: Callable[[], None]) -> None:
         """Send a room's events to ``deliver``; ``lost`` says that the library has forgotten the room."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from .._types import ParticipantPermissions
-from ._enums import ParticipantKind
+from ._enums import ParticipantKind, TrackKind
 from ._ledger import ParticipantRecord, RoomRecord, TrackRecord
 from ._proto import ffi
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
 
-__all__ = ["callback", "participant_info", "permission", "publication_info", "room_info"]
+__all__ = ["callback", "describe_new_track", "participant_info", "permission", "publication_info", "room_info"]
 
 # The library numbers these two kinds differently from the server's protocol.
 _KINDS: dict[int, int] = {ParticipantKind.CONNECTOR: 5, ParticipantKind.BRIDGE: 6}
@@ -42,6 +42,13 @@ def permission(allowed: ParticipantPermissions) -> participant_pb.ParticipantPer
     for source in allowed.can_publish_sources:
         message.can_publish_sources.append(source)  # pyright: ignore[reportArgumentType] - an enum's number
     return message
+
+
+def describe_new_track(info: track_pb.TrackInfo, name: str, kind: TrackKind) -> None:
+    """Write what the library says of a track of ours that is not published yet."""
+    info.sid, info.name = "TR_unknown", name
+    info.kind = kind.value  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
+    info.stream_state, info.muted, info.remote = track_pb.STATE_ACTIVE, False, False
 
 
 def participant_info(record: ParticipantRecord, *, state: int = 2) -> participant_pb.ParticipantInfo:

@@ -74,6 +74,7 @@ from ._broadcast import Broadcast
 from ._changes import Changes
 from ._jobs import JobScope, sort_out
 from ._outcome import only_leaf
+from ._rooms import ServerRooms
 from ._service_group import ServiceGroup, open_service_group
 from ._session import Session
 from ._timekeeper import Timekeeper
@@ -100,7 +101,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     :param api_secret: what they are signed with; in no repr, log or exception.
     :param handler: see :class:`~livekit_agent.UniversalHandler`.
     :param options: see :class:`~livekit_agent.WorkerOptions`.
-    :param rooms: how rooms are joined; None is real ones through the native library, loaded at the first join.
+    :param rooms: how rooms are joined; None is as the server says: real ones through the native library, loaded at the
+        first join, or those in an embedded server's memory (:class:`~livekit_agent.ServerRooms`).
     :param connector: how the server is reached; None is the network.  A seam for tests and simulation, as are ``rng``
         (backoff jitter), ``wall_clock`` (Unix seconds, for tokens) and ``probe`` (processor and memory).
 
@@ -367,8 +369,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     # ------------------------------------------------------------------------------------ the nesting
 
     async def _serve(self) -> None:
-        self._open_rooms()
-        async with open_service_group() as services:
+        async with self._open_rooms() as self.rooms, open_service_group() as services:
             self.services = services
             self.timekeeper = Timekeeper()
             services.start_soon(self.timekeeper.run)
@@ -383,12 +384,15 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                     finally:
                         await self._end(connection)
 
-    def _open_rooms(self) -> None:
-        if self._rooms is None:
-            from ..rooms import NativeRooms
-
-            self._rooms = NativeRooms()
-        self.rooms: RoomConnector = self._rooms
+    @asynccontextmanager
+    async def _open_rooms(self) -> AsyncGenerator[RoomConnector]:
+        """Outermost: rooms are there for as long as anything of a job is."""
+        if self._rooms is not None:
+            yield self._rooms
+            return
+        allowed = self.options.allow_plaintext
+        async with ServerRooms(self.room_url, connector=self._connector, allow_plaintext=allowed) as rooms:
+            yield rooms
 
     def _begin_drain(self) -> None:
         if self._draining:
