@@ -58,7 +58,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "signal": ("runtime/_run.py", "cli/", "simulation/", JUDGE),
     "click": ("cli/", "__main__.py"),
     "rich": ("cli/", "__main__.py"),
-    "numpy": ("rooms/_frames.py", "rooms/_pcm.py", "rooms/_memory_pictures.py"),
+    "numpy": ("rooms/_frames.py", "rooms/_mixer.py", "rooms/_pcm.py", "rooms/_memory_pictures.py"),
     "psutil": ("monitoring/_probe.py",),
 }  # fmt: skip
 

@@ -83,6 +83,8 @@ STREAM_PIECE_BYTES = 64 * KIB
 RPC_RESPONSE_TIMEOUT = 15.0
 AUDIO_STREAM_FRAMES = 100
 VIDEO_STREAM_FRAMES = 4
+AUDIO_MIXER_BUFFER = 1.0
+PRECONNECT_BYTES_MAX = 16 * MIB
 DATA_TRACK_FRAMES = 64
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
@@ -194,6 +196,10 @@ BOUNDS: tuple[Bound, ...] = (
            "a picture takes megabytes, and only the latest one matters"),
     _bound("data_track", DATA_TRACK_FRAMES, "frames a stream, unless chosen", "as its Overflow says, and counted",
            "each frame is worth something now; a sensor's at 50 a second"),
+    _bound("audio_mixer", AUDIO_MIXER_BUFFER, "s an input", "the input is not read on; its stream drops its oldest",
+           "who does not read the mixer must not fill memory"),
+    _bound("preconnect", PRECONNECT_BYTES_MAX, "bytes a recording", "StreamError STREAM_TOO_LARGE",
+           "three minutes of sound at 48 kHz; a recording covers the seconds of connecting"),
     _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
            "data, speakers and quality are given back unseen and counted; the rest still comes in",
            "a blocked event loop must not fill memory with packets; joins and leaves are few"),

@@ -9,7 +9,9 @@ Lazy: neither the native library nor its message classes are loaded before a nam
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from ._audio import AudioFilter as AudioFilter
     from ._audio import AudioSource as AudioSource
+    from ._audio import AudioStage as AudioStage
     from ._connectors import NativeRooms as NativeRooms
     from ._connectors import RoomConnector as RoomConnector
     from ._data_tracks import DataFrame as DataFrame
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from ._data_tracks import LocalDataTrack as LocalDataTrack
     from ._data_tracks import Overflow as Overflow
     from ._data_tracks import RemoteDataTrack as RemoteDataTrack
+    from ._encoded import EncodedVideoFeedback as EncodedVideoFeedback
+    from ._encoded import EncodedVideoFrame as EncodedVideoFrame
+    from ._encoded import EncodedVideoSource as EncodedVideoSource
     from ._enums import AudioFeature as AudioFeature
     from ._enums import ConnectionState as ConnectionState
     from ._enums import DisconnectReason as DisconnectReason
@@ -43,9 +48,16 @@ if TYPE_CHECKING:
     from ._memory_network import Network as Network
     from ._messages import ChatMessage as ChatMessage
     from ._messages import TranscriptionSegment as TranscriptionSegment
+    from ._mixer import AudioMixer as AudioMixer
     from ._participants import LocalParticipant as LocalParticipant
     from ._participants import Participant as Participant
     from ._participants import RemoteParticipant as RemoteParticipant
+    from ._preconnect import PreconnectAudio as PreconnectAudio
+    from ._preconnect import PreconnectListener as PreconnectListener
+    from ._processing import AudioProcessor as AudioProcessor
+    from ._processing import Resampler as Resampler
+    from ._processing import ResamplerQuality as ResamplerQuality
+    from ._processing import load_audio_filter as load_audio_filter
     from ._publish_options import AudioOptions as AudioOptions
     from ._publish_options import DegradationPreference as DegradationPreference
     from ._publish_options import VideoCodec as VideoCodec
@@ -68,6 +80,7 @@ if TYPE_CHECKING:
     from ._streams import TextStreamInfo as TextStreamInfo
     from ._streams import TextStreamReader as TextStreamReader
     from ._subscription import Subscription as Subscription
+    from ._synchronizer import AvSynchronizer as AvSynchronizer
     from ._tracks import LocalTrack as LocalTrack
     from ._tracks import LocalTrackPublication as LocalTrackPublication
     from ._tracks import RemoteTrack as RemoteTrack
@@ -77,9 +90,14 @@ if TYPE_CHECKING:
 # public name -> the module that holds it
 _HOMES = {
     "AudioFeature": "_enums",
+    "AudioFilter": "_audio",
     "AudioFrame": "_frames",
+    "AudioMixer": "_mixer",
     "AudioOptions": "_publish_options",
+    "AudioProcessor": "_processing",
     "AudioSource": "_audio",
+    "AudioStage": "_audio",
+    "AvSynchronizer": "_synchronizer",
     "ByteStreamInfo": "_streams",
     "ByteStreamReader": "_streams",
     "ByteStreamWriter": "_stream_writers",
@@ -90,6 +108,9 @@ _HOMES = {
     "DegradationPreference": "_publish_options",
     "Delays": "_memory_network",
     "DisconnectReason": "_enums",
+    "EncodedVideoFeedback": "_encoded",
+    "EncodedVideoFrame": "_encoded",
+    "EncodedVideoSource": "_encoded",
     "FrameMetadata": "_frames",
     "FrameMetadataKind": "_enums",
     "LocalDataTrack": "_data_tracks",
@@ -106,10 +127,14 @@ _HOMES = {
     "ParticipantKind": "_enums",
     "ParticipantKindDetail": "_enums",
     "ParticipantState": "_enums",
+    "PreconnectAudio": "_preconnect",
+    "PreconnectListener": "_preconnect",
     "RemoteDataTrack": "_data_tracks",
     "RemoteParticipant": "_participants",
     "RemoteTrack": "_tracks",
     "RemoteTrackPublication": "_tracks",
+    "Resampler": "_processing",
+    "ResamplerQuality": "_processing",
     "Room": "_room",
     "RoomConnector": "_connectors",
     "RoomLedger": "_ledger",
@@ -140,13 +165,19 @@ _HOMES = {
     "VideoQuality": "_enums",
     "VideoRotation": "_frames",
     "VideoSource": "_video",
+    "load_audio_filter": "_processing",
 }
 
 __all__ = [
     "AudioFeature",
+    "AudioFilter",
     "AudioFrame",
+    "AudioMixer",
     "AudioOptions",
+    "AudioProcessor",
     "AudioSource",
+    "AudioStage",
+    "AvSynchronizer",
     "ByteStreamInfo",
     "ByteStreamReader",
     "ByteStreamWriter",
@@ -157,6 +188,9 @@ __all__ = [
     "DegradationPreference",
     "Delays",
     "DisconnectReason",
+    "EncodedVideoFeedback",
+    "EncodedVideoFrame",
+    "EncodedVideoSource",
     "FrameMetadata",
     "FrameMetadataKind",
     "LocalDataTrack",
@@ -173,10 +207,14 @@ __all__ = [
     "ParticipantKind",
     "ParticipantKindDetail",
     "ParticipantState",
+    "PreconnectAudio",
+    "PreconnectListener",
     "RemoteDataTrack",
     "RemoteParticipant",
     "RemoteTrack",
     "RemoteTrackPublication",
+    "Resampler",
+    "ResamplerQuality",
     "Room",
     "RoomConnector",
     "RoomLedger",
@@ -207,6 +245,7 @@ __all__ = [
     "VideoQuality",
     "VideoRotation",
     "VideoSource",
+    "load_audio_filter",
 ]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -24,7 +26,7 @@ from ._transport import Transport
 if TYPE_CHECKING:
     from ._frames import Samples
 
-__all__ = ["AudioSource", "open_audio"]
+__all__ = ["AudioFilter", "AudioSource", "AudioStage", "open_audio"]
 
 _TICK_S = 0.01  # the library moves sound in pieces of 10 ms
 _PIECE_S = 0.1
@@ -227,8 +229,32 @@ def _whole_ticks(pieces: Iterator[bytes], tick: int) -> Iterator[bytes]:
         yield rest + bytes(tick - len(rest))
 
 
+class AudioStage(Protocol):
+    """A step that a stream of sound goes through (``track.audio_frames(stages=[…])``)."""
+
+    def process(self, frame: AudioFrame) -> AudioFrame | None:
+        """What becomes of a frame; None: nothing yet.  Called when the consumer reads, in the order of frames."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AudioFilter:
+    """A filter inside the native library: a plugin that :func:`load_audio_filter` has loaded."""
+
+    module_id: str
+    options: Mapping[str, object] = field(default_factory=dict[str, object], repr=False)
+    """For the plugin, as JSON; may hold secrets."""
+
+
 def open_audio(
-    link: Link, track_handle: int, *, sample_rate: int, num_channels: int, capacity: int = AUDIO_STREAM_FRAMES
+    link: Link,
+    track_handle: int,
+    *,
+    sample_rate: int,
+    num_channels: int,
+    capacity: int = AUDIO_STREAM_FRAMES,
+    stages: Sequence[AudioStage] = (),
+    filter: AudioFilter | None = None,
 ) -> MediaStream[AudioFrame]:
     """The frames of a track from now on (see :meth:`RemoteTrack.audio_frames`)."""
     if not 8_000 <= sample_rate <= 192_000 or num_channels not in (1, 2) or capacity < 1:
@@ -239,7 +265,11 @@ def open_audio(
         sample_rate=sample_rate,
         num_channels=num_channels,
     )
+    if filter is not None:
+        request.audio_filter_module_id = filter.module_id
+        request.audio_filter_options = json.dumps(dict(filter.options))
     queue = MediaQueue(link, capacity, _read_frame)
+    queue.stages = [stage.process for stage in stages]
     queue.open(ffi.FfiRequest(new_audio_stream=request))
     return MediaStream(queue)
 

@@ -27,8 +27,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import anyio.lowlevel
@@ -41,7 +41,7 @@ from ._proto import SUPPORTED, ffi, installed_version, package_path
 from ._proto import room as room_pb
 from ._transport import ROUTED_BY_HANDLE, STREAM_EVENTS, Router, StreamSink, release
 
-__all__ = ["NativeTransport", "native_transport"]
+__all__ = ["NativeTransport", "native_library", "native_transport"]
 
 _log = logging.getLogger("livekit_agent.rooms")
 
@@ -140,6 +140,21 @@ class _Library:
     def drop(self, handle_id: int) -> bool:
         """Give a handle back."""
         return self.pid == os.getpid() and bool(self._lib.livekit_ffi_drop_handle(handle_id))
+
+    @contextmanager
+    def lend(self, data: bytes) -> Generator[int]:
+        """The address of the bytes themselves; the library copies them while it is asked."""
+        yield ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+
+    @contextmanager
+    def scratch(self, data: bytes) -> Generator[tuple[int, Callable[[], bytes]]]:
+        """The address of a copy that the library may change, and what it is then."""
+        buffer = ctypes.create_string_buffer(data, len(data))
+        yield ctypes.addressof(buffer), lambda: buffer.raw
+
+    def read(self, buffer: room_pb.BufferInfo) -> bytes:
+        """A copy of the library's memory."""
+        return ctypes.string_at(buffer.data_ptr, buffer.data_len)
 
     # --- being called -------------------------------------------------------------------------------------------
 
@@ -272,14 +287,13 @@ class NativeTransport:
         """Give a handle back."""
         return self._library.drop(handle_id)
 
-    @contextmanager
-    def lend(self, data: bytes) -> Generator[int]:
+    def lend(self, data: bytes) -> AbstractContextManager[int]:
         """The address of the bytes themselves; the library copies them while it is asked."""
-        yield ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+        return self._library.lend(data)
 
     def read(self, buffer: room_pb.BufferInfo) -> bytes:
         """A copy of the library's memory."""
-        return ctypes.string_at(buffer.data_ptr, buffer.data_len)
+        return self._library.read(buffer)
 
     # --- from the library's threads -------------------------------------------------------------------------------
 
@@ -390,14 +404,19 @@ _library: _Library | None = None
 _library_lock = threading.Lock()
 
 
-def native_transport() -> NativeTransport:
-    """The running event loop's transport; loads the library at the first call."""
+def native_library() -> _Library:
+    """The process's library; loaded at the first call."""
     global _library
     with _library_lock:
         # A forked child keeps the parent's instance, which then refuses every request.
         if _library is None:
             _library = _Library()
-        library = _library
+        return _library
+
+
+def native_transport() -> NativeTransport:
+    """The running event loop's transport; loads the library at the first call."""
+    library = native_library()
     try:
         return _transport.get()
     except LookupError:

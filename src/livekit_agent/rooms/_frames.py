@@ -202,6 +202,16 @@ class VideoFrame:
         height, width = pixels.shape[:2]
         return cls(data=pixels.tobytes(), width=int(width), height=int(height), format=format)
 
+    def converted(self, format: VideoFormat, *, flip_vertically: bool = False) -> VideoFrame:
+        """The picture in another format: pixels of another order, or from and to I420.
+
+        Raises :class:`RoomError` for what cannot be done: to I422, I444, NV12, I420A or I010, and from I010.  The
+        native library is loaded for it where bytes cannot just be moved.
+        """
+        from ._processing import convert_picture
+
+        return convert_picture(self, format, flip_vertically=flip_vertically)
+
     @property
     def planes(self) -> tuple[Pixels, ...]:
         """Read-only views of the planes, each of shape ``(rows, bytes in a row)``; no copy."""

@@ -11,7 +11,7 @@ Every stream has its own bounds, so a slow consumer loses frames of its own and 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -61,6 +61,8 @@ class MediaQueue(Generic[F]):
         self.error: Exception | None = None
         """Why it ended, where that is not as it should be; told once, after the frames."""
         self.wake: anyio.Event | None = None
+        self.stages: Sequence[Callable[[Any], F | None]] = ()
+        """What each frame goes through when it is read: not before, for who reads too late has it dropped."""
         self.on_end: Callable[[], object] | None = None
         """Called once, when it ends for whatever reason (the track's)."""
 
@@ -91,8 +93,16 @@ class MediaQueue(Generic[F]):
         self._notify()
 
     def take(self) -> F | None:
-        """The oldest frame, if there is one."""
-        return self._frames.popleft() if self._frames else None
+        """The oldest frame, if there is one, through all the stages; one of which may keep it back."""
+        while self._frames:
+            frame: F | None = self._frames.popleft()
+            for stage in self.stages:
+                frame = stage(frame)
+                if frame is None:
+                    break
+            else:
+                return frame
+        return None
 
     def end(self) -> None:
         """No more frames: the track or the room is over, or the consumer has gone.  What waits can still be read."""

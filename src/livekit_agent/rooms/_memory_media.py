@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._errors import RoomError
 from ._enums import AudioFeature, TrackKind, VideoQuality
 from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
 from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged, TrackRecord
@@ -65,6 +66,8 @@ class VideoSourceState:
 
     def __init__(self, request: video.NewVideoSourceRequest) -> None:
         self.width, self.height = request.resolution.width, request.resolution.height
+        self.encoded = request.type == video.VIDEO_SOURCE_ENCODED
+        self.key_frame_wanted = False
 
 
 class LocalMedia:
@@ -167,6 +170,16 @@ class MediaHub:
             self._homes[track.sid] = (room, identity)
             self._tracks[track.sid] = track
             self.speakers.publish(track.sid, room, identity)
+
+    def is_published(self, source: VideoSourceState) -> bool:
+        """Whether a track of it is."""
+        return any(other is source for other in self._sources.values())
+
+    def joined(self, sid: str) -> None:
+        """Somebody subscribed to that track."""
+        source = self._sources.get(sid)
+        if isinstance(source, VideoSourceState):
+            source.key_frame_wanted = True
 
     def play(self, source: AudioSourceState, sound: bytes) -> None:
         """A source has got this much more to play."""
@@ -377,10 +390,26 @@ class MemoryMedia:
         self._rooms.media.show(source, frame)
         return ffi.FfiResponse(capture_video_frame=video.CaptureVideoFrameResponse())
 
+    def _do_capture_encoded_video_frame(self, request: video.CaptureEncodedVideoFrameRequest) -> ffi.FfiResponse:
+        # Taken and packed, but nobody here can unpack it: receivers see no picture.
+        source: VideoSourceState = self._object(request.source_handle, VideoSourceState)
+        response = video.CaptureEncodedVideoFrameResponse(accepted=self._rooms.media.is_published(source))
+        return ffi.FfiResponse(capture_encoded_video_frame=response)
+
+    def _do_take_encoded_video_source_feedback(
+        self, request: video.TakeEncodedVideoSourceFeedbackRequest
+    ) -> ffi.FfiResponse:
+        source: VideoSourceState = self._object(request.source_handle, VideoSourceState)
+        wanted, source.key_frame_wanted = source.key_frame_wanted, False
+        response = video.TakeEncodedVideoSourceFeedbackResponse(keyframe_requested=wanted)
+        return ffi.FfiResponse(take_encoded_video_source_feedback=response)
+
     # --- in -------------------------------------------------------------------------------------------------------
 
     def _do_new_audio_stream(self, request: audio.NewAudioStreamRequest) -> ffi.FfiResponse:
         media: LocalMedia = self._object(request.track_handle, LocalMedia)
+        if request.HasField("audio_filter_module_id"):
+            raise RoomError("rooms in memory have no filters of the native library", hint="use a stage instead")
         stream = AudioStreamState(self, media, request.sample_rate, request.num_channels)
         response = ffi.FfiResponse()
         owned = response.new_audio_stream.stream

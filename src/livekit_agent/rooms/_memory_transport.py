@@ -433,6 +433,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
 
     def heard(self, track_sid: str) -> None:
         """Somebody subscribed to a track of ours; the first time is told."""
+        self._rooms.media.joined(track_sid)
         if track_sid not in self._heard_tracks:
             self._heard_tracks[track_sid] = None
             self._tell(local_track_subscribed=room_pb.LocalTrackSubscribed(track_sid=track_sid))

@@ -13,19 +13,20 @@ from .._bounds import AUDIO_STREAM_FRAMES, DATA_PACKET_BYTES_MAX, VIDEO_STREAM_F
 from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
 from . import _model
+from ._audio import AudioFilter, AudioStage
 from ._data_tracks import DataTrackPublishing
 from ._enums import ParticipantKind, ParticipantKindDetail, ParticipantState, TrackSource
 from ._follow import SourceStream
 from ._frames import AudioFrame, VideoFormat, VideoFrame
 from ._link import Link
+from ._media_stream import MediaStream
 from ._messages import MessageSending
 from ._model import LocalState, RemoteState
 from ._proto import ffi, room
 from ._publishing import AnyPublication, Publishing
 from ._rpc import RpcCalling
 from ._sip import SipInfo
-from ._stream_writers import StreamSending
-from ._tracks import LocalTrackPublication, RemoteTrackPublication
+from ._tracks import LocalTrackPublication, RemoteTrack, RemoteTrackPublication
 
 __all__ = ["LocalParticipant", "Participant", "RemoteParticipant"]
 
@@ -168,18 +169,21 @@ class RemoteParticipant(Participant):
         sample_rate: int = 48_000,
         num_channels: int = 1,
         capacity: int = AUDIO_STREAM_FRAMES,
+        stages: Sequence[AudioStage] = (),
+        filter: AudioFilter | None = None,
     ) -> SourceStream[AudioFrame]:
         """Its sound, whatever track carries it: ``async for frame in participant.audio():``.
 
         Waits for the track to be published and subscribed, and goes on with the next one when it is published anew or
         the connection was rebuilt.  Ends when the participant leaves.  Else as :meth:`RemoteTrack.audio_frames`.
         """
-        return SourceStream(
-            self._link,
-            self.identity,
-            source,
-            lambda track: track.audio_frames(sample_rate=sample_rate, num_channels=num_channels, capacity=capacity),
-        )
+
+        def listen(track: RemoteTrack) -> MediaStream[AudioFrame]:
+            return track.audio_frames(
+                sample_rate=sample_rate, num_channels=num_channels, capacity=capacity, stages=stages, filter=filter
+            )
+
+        return SourceStream(self._link, self.identity, source, listen)
 
     def video(
         self,
@@ -194,7 +198,7 @@ class RemoteParticipant(Participant):
         )
 
 
-class LocalParticipant(Participant, RpcCalling, MessageSending, StreamSending, Publishing, DataTrackPublishing):
+class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, DataTrackPublishing):
     """Ourselves.
 
     The calls raise :class:`RoomClosedError` when the room is over or ends meanwhile, :class:`RoomPermissionError` when

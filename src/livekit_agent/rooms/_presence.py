@@ -23,6 +23,8 @@ from .. import events
 from ._enums import ParticipantKind, ParticipantState, TrackKind, TrackSource
 from ._link import Link
 from ._participants import RemoteParticipant
+from ._preconnect import TOPIC, PreconnectListener
+from ._streams import ByteStreamReader, StreamListener
 from ._subscription import Subscription
 from ._tracks import RemoteTrack, RemoteTrackPublication
 
@@ -117,6 +119,18 @@ class Presence:
             return None if found is None else found.track
 
         return await self.wait_until(there, timeout)
+
+    def preconnect_audio(self) -> PreconnectListener:
+        """What others recorded before they were connected, as it comes.
+
+        Listen right after joining: what nobody listens to is thrown away.  One listener: ValueError for a second one.
+        A recording that cannot be read raises :class:`RoomError` (``PRECONNECT_FORMAT``) and the next one can be read.
+        """
+        return PreconnectListener(self.byte_streams(TOPIC))
+
+    def byte_streams(self, topic: str | None = None) -> StreamListener[ByteStreamReader]:
+        """The byte streams that others send."""
+        raise NotImplementedError
 
     def per_participant(
         self,

@@ -11,12 +11,17 @@ import anyio.lowlevel
 from .._errors import RoomPermissionError
 from .._types import ParticipantPermissions
 from ._audio import AudioSource
+from ._encoded import EncodedVideoSource
 from ._enums import TrackKind, TrackSource
+from ._frames import AudioFrame
 from ._link import Link
 from ._model import LocalState, PublicationState
+from ._preconnect import TOPIC, attributes_of
 from ._proto import ffi, room
 from ._proto import track as track_pb
 from ._publish_options import AudioOptions, VideoOptions
+from ._sources import Source
+from ._stream_writers import StreamSending
 from ._tracks import LocalTrack, LocalTrackPublication, S
 from ._transport import release
 from ._video import VideoSource
@@ -26,14 +31,16 @@ if TYPE_CHECKING:
 
 __all__ = ["AnyPublication", "Publishing"]
 
-AnyPublication = LocalTrackPublication[AudioSource] | LocalTrackPublication[VideoSource]
+AnyPublication = (
+    LocalTrackPublication[AudioSource] | LocalTrackPublication[VideoSource] | LocalTrackPublication[EncodedVideoSource]
+)
 
 DEFAULT_AUDIO = AudioOptions()
 DEFAULT_VIDEO = VideoOptions()
 NOBODY: Mapping[str, Sequence[str] | None] = MappingProxyType({})
 
 
-class Publishing:
+class Publishing(StreamSending):
     """The part of the local participant that deals with its tracks."""
 
     _link: Link
@@ -67,6 +74,37 @@ class Publishing:
     ) -> LocalTrackPublication[VideoSource]:
         """Publish a video track fed by ``source``: a camera's, or ``TrackSource.SCREENSHARE``."""
         return await self.publish_track(LocalTrack(source, name=name), track_source=track_source, options=options)
+
+    async def publish_encoded_video(
+        self,
+        source: EncodedVideoSource,
+        *,
+        name: str = "video",
+        track_source: TrackSource = TrackSource.CAMERA,
+    ) -> LocalTrackPublication[EncodedVideoSource]:
+        """Publish a video track of pictures that are compressed already."""
+        track = LocalTrack(source, name=name)
+        return await self.publish_track(track, track_source=track_source, options=source.options)
+
+    async def send_preconnect_audio(
+        self,
+        publication: LocalTrackPublication[AudioSource],
+        frames: Sequence[AudioFrame],
+        *,
+        destination_identities: Sequence[str] = (),
+    ) -> None:
+        """Send what was recorded before ``publication`` was there, usually to the agents.
+
+        Publish it with ``AudioOptions(preconnect_buffer=True)``, so that they wait for it.  All frames of one rate.
+        """
+        await self.send_bytes(
+            b"".join(frame.data for frame in frames),
+            topic=TOPIC,
+            name="preconnect-audio",
+            mime_type="audio/pcm",
+            attributes=attributes_of(publication.sid, frames),
+            destination_identities=destination_identities,
+        )
 
     async def publish_track(
         self,
@@ -140,7 +178,7 @@ class Publishing:
         self._local.views[state.sid] = view
         return view
 
-    def detach_if_unused(self, source: AudioSource | VideoSource) -> None:
+    def detach_if_unused(self, source: Source) -> None:
         """Let go of a source of which no track is left (called by the room)."""
         if not any(view.track.source is source for view in self._views.values()):
             source.detach(self._link)

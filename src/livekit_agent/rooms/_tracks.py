@@ -7,11 +7,13 @@ publication lives: a full reconnect gives ours a new sid, and the object follows
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._bounds import AUDIO_STREAM_FRAMES, VIDEO_STREAM_FRAMES
 from .._errors import RoomError
-from ._audio import AudioSource, open_audio
+from ._audio import AudioFilter, AudioSource, AudioStage, open_audio
+from ._encoded import EncodedVideoSource
 from ._enums import AudioFeature, FrameMetadataKind, TrackKind, TrackSource, VideoQuality
 from ._frames import AudioFrame, VideoFormat, VideoFrame, check_picture
 from ._link import Link
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["LocalTrack", "LocalTrackPublication", "RemoteTrack", "RemoteTrackPublication"]
 
 F = TypeVar("F", AudioFrame, VideoFrame)
-S = TypeVar("S", AudioSource, VideoSource)
+S = TypeVar("S", AudioSource, VideoSource, EncodedVideoSource)
 
 
 class _Publication:
@@ -114,17 +116,30 @@ class RemoteTrack:
         self._queues: dict[MediaQueue[AudioFrame] | MediaQueue[VideoFrame], None] = {}
 
     def audio_frames(
-        self, *, sample_rate: int = 48_000, num_channels: int = 1, capacity: int = AUDIO_STREAM_FRAMES
+        self,
+        *,
+        sample_rate: int = 48_000,
+        num_channels: int = 1,
+        capacity: int = AUDIO_STREAM_FRAMES,
+        stages: Sequence[AudioStage] = (),
+        filter: AudioFilter | None = None,
     ) -> MediaStream[AudioFrame]:
         """Its sound from now on, in frames of 10 ms: ``async for frame in track.audio_frames():``.
 
         At the rate and channel count asked for, silence included: a muted track gives silence at full rate.  At most
         ``capacity`` frames wait; a slower consumer loses the oldest (:meth:`MediaStream.statistics`).  Ends when the
-        track is unsubscribed or unpublished or the room is over.
+        track is unsubscribed or unpublished or the room is over.  ``stages`` process each frame in turn when it is
+        read; they stay yours to close.  ``filter`` is a plugin inside the native library.
         """
         self._check(TrackKind.AUDIO)
         stream = open_audio(
-            self._link, self.handle, sample_rate=sample_rate, num_channels=num_channels, capacity=capacity
+            self._link,
+            self.handle,
+            sample_rate=sample_rate,
+            num_channels=num_channels,
+            capacity=capacity,
+            stages=stages,
+            filter=filter,
         )
         return self._keep(stream)
 

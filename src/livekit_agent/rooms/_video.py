@@ -12,7 +12,7 @@ from ._proto import room as room_pb
 from ._sources import Source
 from ._transport import Transport
 
-__all__ = ["VideoSource", "metadata_of", "open_video", "wire_metadata"]
+__all__ = ["VideoSource", "metadata_of", "open_video", "picture_buffer", "wire_metadata"]
 
 
 class VideoSource(Source):
@@ -52,7 +52,7 @@ class VideoSource(Source):
         with transport.lend(frame.data) as address:
             request = video.CaptureVideoFrameRequest(
                 source_handle=self._handle,
-                buffer=_buffer(frame, address),
+                buffer=picture_buffer(frame, address),
                 timestamp_us=frame.timestamp_us,
                 rotation=frame.rotation.value,  # pyright: ignore[reportArgumentType] - an enum's number
                 metadata=None if frame.metadata is None else wire_metadata(frame.metadata),
@@ -60,7 +60,8 @@ class VideoSource(Source):
             transport.request(ffi.FfiRequest(capture_video_frame=request))
 
 
-def _buffer(frame: VideoFrame, address: int) -> video.VideoBufferInfo:
+def picture_buffer(frame: VideoFrame, address: int) -> video.VideoBufferInfo:
+    """A picture at that address, for the library."""
     info = video.VideoBufferInfo(
         type=frame.format.value,  # pyright: ignore[reportArgumentType] - an enum's number
         width=frame.width,
