@@ -10,7 +10,7 @@ import anyio.lowlevel
 import pytest
 
 from livekit_agent import RoomConnectError, events
-from livekit_agent.rooms import AudioSource, MemoryRooms, Room
+from livekit_agent.rooms import AudioSource, MemoryRooms, RemoteParticipant, Room
 
 pytestmark = pytest.mark.virtual
 
@@ -61,6 +61,29 @@ async def waiting(rooms: MemoryRooms, room: Room) -> None:
     await room.wait_for(events.DataReceived)
 
 
+async def looking(rooms: MemoryRooms, room: Room) -> None:
+    async with rooms.join("r", "b"):
+        await room.wait_for_participant("b", active=True)
+
+
+async def attending(rooms: MemoryRooms, room: Room) -> None:
+    async def attend(person: RemoteParticipant) -> None:
+        await anyio.sleep_forever()
+
+    async with room.per_participant(attend), rooms.join("r", "b"):
+        await room.wait_for_participant("b")
+
+
+async def listening(rooms: MemoryRooms, room: Room) -> None:
+    async with rooms.join("r", "b") as b:
+        publication = await room.local_participant.publish_audio()
+        person = await b.wait_for_participant()
+        with person.audio() as frames, anyio.move_on_after(0.0003):
+            await anext(frames)
+        await publication.wait_for_subscription()
+        await room.local_participant.unpublish_track(publication.sid)
+
+
 async def leaving(rooms: MemoryRooms, room: Room) -> None:
     await room.disconnect()
 
@@ -76,6 +99,9 @@ async def leaving(rooms: MemoryRooms, room: Room) -> None:
         unpublishing,
         capturing,
         waiting,
+        looking,
+        attending,
+        listening,
         leaving,
     ],
 )
@@ -113,7 +139,7 @@ async def given_up_after(operation: Operation, steps: int) -> bool:
         # What was published before, and was not to be given up, may still be there: then in both places.
         published = list(room.local_participant.track_publications)
         assert [track.sid for person in rooms.participants("r") for track in person.tracks] == published
-        assert published == [] or operation in (unpublishing, capturing)
+        assert published == [] or operation in (unpublishing, capturing, listening)
         await room.disconnect()
         assert rooms.participants("r") == []
         await anyio.sleep(0.01)

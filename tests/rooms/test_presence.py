@@ -452,3 +452,50 @@ async def test_what_kind_of_its_kind_somebody_is_is_told() -> None:
         info.kind_details.extend([0, 2])
         person._state.refresh(info)
         assert person.kind_details == (ParticipantKindDetail.CLOUD_AGENT, ParticipantKindDetail.CONNECTOR_WHATSAPP)
+
+
+@pytest.mark.virtual
+async def test_a_source_is_heard_on_when_our_own_connection_was_made_anew() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        source = AudioSource()
+        await a.local_participant.publish_audio(source)
+        person = await b.wait_for_participant("a")
+        async with anyio.create_task_group() as group:
+            group.start_soon(hum, source)
+            with person.audio() as heard:
+                await sound(heard, 0.1)
+                rooms.interrupt("r", "b")
+                rooms.restore("r", "b", resume=False)
+                await b.wait_for(events.Reconnected)
+                # Everybody is somebody new; who listens to a source does not notice.
+                assert not person.is_present
+                assert b.remote_participants["a"] is not person
+                await sound(heard, 0.1)
+                group.cancel_scope.cancel()
+                with anyio.fail_after(PATIENCE, shield=True):
+                    await a.disconnect()
+                    async for _ in heard:
+                        pass
+
+
+@pytest.mark.virtual
+async def test_a_source_that_nobody_reads_on_is_let_go() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        await a.local_participant.publish_audio()
+        person = await b.wait_for_participant("a")
+        with person.audio() as heard:
+            await anext(heard)
+            assert rooms.media.streams == 1
+        assert rooms.media.streams == 0
+        with pytest.raises(StopAsyncIteration):
+            await anext(heard)
+        forgotten = person.audio()
+        await anext(forgotten)
+        del forgotten
+        await anyio.sleep(0.1)
+        assert rooms.media.streams == 0
+        with anyio.CancelScope() as scope, person.audio() as cancelled:
+            scope.cancel()
+            await anext(cancelled)
+        assert scope.cancelled_caught
+        assert len(b._link.watches) == 0
