@@ -37,6 +37,9 @@ GOALS: tuple[str, ...] = (
     "an offer was declined in flight by a stop",
     "a worker was full",
     "a last status stayed unproven",
+    "a track was given up while somebody spoke",
+    "a slow listener lost frames",
+    "an iterator over frames was left half way",
 )
 
 
@@ -65,6 +68,8 @@ class Goals:
                 if self._lost_at == note.t:
                     self.reached.add("a job ended as its connection was lost")
                 self._last_end = note
+        elif what == "media":
+            self.reached.update(_of_media(note))
         elif what == "worker" and note.kind == "ended":
             self.reached.update(_of_worker_end(note, self._history))
         elif what in ("stage", "event", "worker"):
@@ -118,6 +123,16 @@ def _of_end(note: Note, history: History, last: Note | None) -> Iterator[str]:
     lost = [c for c in history.connections.values() if c.life is life and c.closed_at and since < c.closed_at <= note.t]
     if len(lost) > 1:
         yield "a job outlived two connections"
+
+
+def _of_media(note: Note) -> Iterator[str]:
+    if note.kind == "unsubscribed":
+        yield "a track was given up while somebody spoke"
+    elif note.kind == "heard":
+        if note.data["dropped"]:
+            yield "a slow listener lost frames"
+        if note.data["abandoned"]:
+            yield "an iterator over frames was left half way"
 
 
 def _of_worker_end(note: Note, history: History) -> Iterator[str]:
