@@ -121,7 +121,7 @@ async def data_of_who_is_not_announced_yet_comes_without_its_sender(venue: Venue
         async with await venue.join("b") as b:
             await b.local_participant.publish_data(b"x")
             packet = await next_of(heard, events.DataReceived)
-            assert (packet.identity, packet.participant) == ("b", None)
+            assert (packet.data, packet.identity, packet.participant) == (b"x", "", None)
 
 
 @beside

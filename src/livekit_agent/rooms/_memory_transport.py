@@ -581,10 +581,16 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
         buffer = room_pb.BufferInfo(data_ptr=owned.id, data_len=len(event.data))
         packet = room_pb.DataPacketReceived(
             kind=room_pb.KIND_RELIABLE if event.reliable else room_pb.KIND_LOSSY,
-            participant_identity=event.sender.identity if event.sender is not None else "",
+            participant_identity=self._known_as(event.sender),
             user=room_pb.UserPacket(data=room_pb.OwnedBuffer(handle=owned, data=buffer), topic=event.topic),
         )
         self._tell(data_packet_received=packet)
+
+    def _known_as(self, sender: ParticipantRecord | None) -> str:
+        """The identity that the library tells with a packet: none of somebody whom it was not told of."""
+        if sender is None or isinstance(self._news.get(sender.identity), ParticipantEntered):
+            return ""
+        return sender.identity
 
     def _hear_change(self, event: ParticipantChanged) -> None:
         """One event for each changed field, each followed by the participant as a whole and, for us, a new token."""
