@@ -62,7 +62,7 @@ class Line:
     @contextmanager
     def made(self) -> Generator[None]:
         """Inside the block the function does the other thing."""
-        function = self._function()
+        function = self.function()
         before = function.__code__
         function.__code__ = self._code(function)
         try:
@@ -71,7 +71,8 @@ class Line:
             _texts.pop(id(function.__code__), None)
             function.__code__ = before
 
-    def _function(self) -> FunctionType:
+    def function(self) -> FunctionType:
+        """What is changed."""
         found = _find(self.target)[2]
         while not isinstance(found, FunctionType):
             inner = getattr(found, "fget", None) or getattr(found, "__func__", None)

@@ -14,9 +14,10 @@ from livekit_agent.protocol._state import Input, JobStage
 
 from ._edits import GONE, Edit, Line, Name, Row, applied
 
-__all__ = ["MUTANTS", "SCENARIOS", "Mutant"]
+__all__ = ["MUTANTS", "RESULTS", "SCENARIOS", "Mutant"]
 
 SCENARIOS = Path(__file__).parent / "scenarios"
+RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +34,15 @@ class Mutant:
         """Inside the block the program makes the mistake."""
         return applied(self.edits)
 
+    def scenario_on(self, backend: str) -> Path:
+        """The file of a scenario in which it is caught on this backend."""
+        return SCENARIOS / f"{self.name}.{backend}.json"
+
     @property
-    def scenario(self) -> Path:
-        """The file that holds a scenario in which it is caught."""
-        return SCENARIOS / f"{self.name}.json"
+    def scenario(self) -> tuple[Path, str] | None:
+        """The file of the scenario in which it is caught, and the backend; None when none was found."""
+        files = ((self.scenario_on(backend), backend) for backend in ("asyncio", "trio"))
+        return next((found for found in files if found[0].exists()), None)
 
 
 def _mutant(name: str, about: str, caught_by: str, *edits: Edit) -> Mutant:
@@ -101,6 +107,12 @@ _ALL = (
             "()",
         ),
     ),
+    _mutant(
+        "final_status_is_said_never",
+        "the job's machine does not know that a final status may be said",
+        "W8 W15 J3",
+        Row("protocol._state:JOB", (JobStage.ENDED, Input.RESEND), GONE),
+    ),
     # ------------------------------------------------------------------------------------ places
     _mutant(
         "reservation_leaked",
@@ -124,39 +136,7 @@ _ALL = (
             "if record.stage is JobStage.ASSIGNED and not record.holds_place:",
         ),
     ),
-    _mutant(
-        "place_freed_before_cleanups",
-        "a job's place is free before its clean-ups have run",
-        "J6 W3",
-        Line(_JOB + "_finish", "while True:\n", "self._host._book.release(self.job.id)\n        while True:\n"),
-    ),
-    _mutant(
-        "stuck_frees_its_place",
-        "a stuck job's place is free when it was reported, though its task runs on",
-        "J6 W3",
-        Line(_WORKER + "job_abandoned", "self._tell_end(job)", "self._book.release(job.job.id); self._tell_end(job)"),
-    ),
     # ------------------------------------------------------------------------------------ offers and assignments
-    _mutant(
-        "drain_accepts_in_flight",
-        "a stop lets the offers in flight be accepted",
-        "J9 W3",
-        Line(_WORKER_SIDE + "accept", "self._draining or self._book.full", "self._book.full"),
-        Line(_WORKER_SIDE + "drain", "for record in self._book.offered():", "for record in ():"),
-        Line(_WORKER + "_begin_drain", "if self._intake is not None:", "if False:"),
-    ),
-    _mutant(
-        "offer_outlives_connection",
-        "an offer is answered on the connection after the one it came on",
-        "W2 W4",
-        Row("protocol._state:JOB", (JobStage.OFFERED, Input.LOST), GONE),
-    ),
-    _mutant(
-        "assignment_timer_dead",
-        "the worker waits for an assignment for ever",
-        "W6 T1 S1 J7",
-        Line(_WORKER_SIDE + "_on_timer", "record is not None and record.allows(Input.EXPIRE)", "False"),
-    ),
     _mutant(
         "answer_timer_late",
         "an unanswered offer is declined a second late",
@@ -175,17 +155,6 @@ _ALL = (
             "    elif not record.allows(Input.ASSIGN):",
         ),
     ),
-    _mutant(
-        "stray_assignment_runs",
-        "a job is run whose promise had lapsed",
-        "W4 W6",
-        Row("protocol._state:JOB", (JobStage.LAPSED, Input.ASSIGN), JobStage.ASSIGNED),
-        Line(
-            _WORKER_SIDE + "_on_assignment",
-            "(JobStage.OFFERED, JobStage.DECLINED, JobStage.LAPSED)",
-            "(JobStage.OFFERED, JobStage.DECLINED)",
-        ),
-    ),
     # ------------------------------------------------------------------------------------ connections
     _mutant(
         "backoff_never_reset",
@@ -198,12 +167,6 @@ _ALL = (
         "the pauses between connections have no cap",
         "T2",
         Line("protocol._lifecycle:Backoff.bound", "min(self._cap, ", "max(0.0, "),
-    ),
-    _mutant(
-        "liveness_timer_dead",
-        "a silent connection is pinged and never given up",
-        "W12 S1",
-        Line(_WORKER_SIDE + "_on_silence", "now >= silent_since + DEAD_AFTER_SILENCE", "False"),
     ),
     _mutant(
         "migrate_misses_a_job",
@@ -222,22 +185,6 @@ _ALL = (
         ),
     ),
     _mutant(
-        "token_reused",
-        "the token of the first connection is shown on all",
-        "T5",
-        Line(
-            _WORKER + "_make_core",
-            "token=worker_token(self._api_key, self._api_secret, wall=wall)",
-            'token=self.__dict__.setdefault("_token", worker_token(self._api_key, self._api_secret, wall=wall))',
-        ),
-    ),
-    _mutant(
-        "writes_behind_a_cut_write",
-        "after a write that was given up half-way the next bytes are written all the same",
-        "W20 W12 W14 W15 W18 S1",
-        Line(_SESSION + "_send", "return not problem", "return True"),
-    ),
-    _mutant(
         "connection_loss_cancels",
         "a lost connection ends the jobs",
         "J10 J5 S3",
@@ -246,12 +193,6 @@ _ALL = (
             "if job.outcome is not None:",
             "if job.outcome is None:\n                job.cancel(CancelReason.WORKER_CANCELLED)\n            else:",
         ),
-    ),
-    _mutant(
-        "unknown_message_is_a_fault",
-        "a message of a newer protocol ends the connection",
-        "W16",
-        Line(_WORKER_SIDE + "_on_unknown", "self._events.append(event)", 'self._violation("unknown message")'),
     ),
     # ------------------------------------------------------------------------------------ ends of jobs
     _mutant(
@@ -277,12 +218,6 @@ _ALL = (
         ),
     ),
     _mutant(
-        "cleanup_skipped_on_cancellation",
-        "the end of a job is not shielded from the cancellation of start()",
-        "S7 J3 J4 W8",
-        Line(_JOB + "_finish", "anyio.CancelScope(shield=True)", "anyio.CancelScope()"),
-    ),
-    _mutant(
         "cut_cleanup_takes_the_rest",
         "a clean-up that was cut by the budget takes those after it along",
         "J4",
@@ -300,12 +235,6 @@ _ALL = (
         ),
     ),
     _mutant(
-        "cancel_reason_last_wins",
-        "of several reasons to end a job the last is reported",
-        "S3 J7",
-        Line(_JOB + "cancel", "if self._reason is None:", "if True:"),
-    ),
-    _mutant(
         "room_end_misnamed",
         "an agent that was removed is said to have lost its room",
         "S3",
@@ -315,31 +244,7 @@ _ALL = (
             "CancelReason.ROOM_LOST if closed.reason == 4 else _ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST)",
         ),
     ),
-    _mutant(
-        "error_takes_siblings_along",
-        "a job that fails while another is joining ends that one too",
-        "J5 S3",
-        Line(
-            _WORKER + "_run_job",
-            "await job.run()",
-            "await job.run()\n"
-            "    if job.outcome is not None and job.outcome.error is not None:\n"
-            "        for other in list(self._jobs.values()):\n"
-            '            if other.phase.name == "JOINING":\n'
-            "                other.cancel(CancelReason.WORKER_CANCELLED)",
-        ),
-    ),
     # ------------------------------------------------------------------------------------ stops and instants
-    _mutant(
-        "second_stop_lengthens",
-        "the latest stop's deadline counts, also when it is later",
-        "J8 T1",
-        Line(
-            _WORKER + "request_stop",
-            "self._stop.deadline = min(self._stop.deadline, now + timeout)",
-            "self._stop.deadline = now + timeout",
-        ),
-    ),
     _mutant(
         "drain_cuts_at_the_deadline",
         "the drain strikes at its deadline instead of just after, so it may cut a job that ends then by itself",
@@ -358,11 +263,152 @@ _ALL = (
             "self._heap[0][0] if",
         ),
     ),
+    # ------------------------------------------------------------------------------------ only now and then
     _mutant(
-        "retry_too_early",
-        "the pause after a refused token is cut short",
-        "T3",
-        Line(_WORKER + "_supervise", "await anyio.sleep(verdict.delay)", "await anyio.sleep(verdict.delay * 0.9)"),
+        "statuses_forgotten_in_time",
+        "from the third connection on unproven statuses are not repeated",
+        "W8",
+        Line(
+            _WORKER_SIDE + "_on_registered",
+            "self._book.unproven()",
+            "(self._book.unproven() if self._serial < 3 else [])",
+        ),
+    ),
+    _mutant(
+        "backoff_not_reset_after_many_failures",
+        "after three failures in a row a registration that lasted does not begin the backoff anew",
+        "T2",
+        Line(
+            "protocol._lifecycle:Lifecycle.lost",
+            "self._backoff.reset()",
+            "self._failures < 3 and self._backoff.reset()",
+        ),
+    ),
+    _mutant(
+        "running_unsaid_after_reconnects",
+        "from the third connection on RUNNING is not said",
+        "W7",
+        Line(_WORKER_SIDE + "_send_status", "if record.running_due:", "if record.running_due and self._serial < 3:"),
+    ),
+    _mutant(
+        "promises_leaked_after_reconnects",
+        "from the third connection on the promises of a connection that broke keep their places",
+        "W13 W4 J6 W3 W2",
+        Line(
+            _WORKER_SIDE + "_after_end",
+            "in self._book.lose_connection():",
+            "in self._book.lose_connection() if self._serial < 3 else ():",
+        ),
+    ),
+    _mutant(
+        "answer_timer_late_after_reconnects",
+        "from the third connection on an unanswered offer is declined a second late",
+        "W2 J11",
+        Line(
+            _WORKER_SIDE + "_on_offer",
+            "self._timers.set(Timer.ANSWER, now + ANSWER_TIMEOUT, job.id)",
+            "self._timers.set(Timer.ANSWER, now + ANSWER_TIMEOUT + (self._serial > 2), job.id)",
+        ),
+    ),
+    _mutant(
+        "duplicate_starts_a_second_job_after_reconnects",
+        "from the third connection on the second assignment of a job that has not begun to run starts it again",
+        "W5 J1",
+        Line(
+            _WORKER_SIDE + "_on_assignment",
+            "elif not record.allows(Input.ASSIGN):",
+            "elif record.stage is JobStage.ASSIGNED and self._serial > 2:\n"
+            "        self._events.append(JobAssigned(job=event.job, token=event.token, url=event.url))\n"
+            "    elif not record.allows(Input.ASSIGN):",
+        ),
+    ),
+    _mutant(
+        "third_loss_cancels",
+        "the loss of the third connection, and of each after it, ends the jobs",
+        "J10 J5 S3",
+        Line(
+            _WORKER + "_connect_once",
+            "if job.outcome is not None:",
+            "if job.outcome is None and self._connections > 2:\n"
+            "                job.cancel(CancelReason.WORKER_CANCELLED)\n"
+            "            if job.outcome is not None:",
+        ),
+    ),
+    _mutant(
+        "pauses_too_long_after_failures",
+        "from the fourth failure in a row on the pauses are three times as long",
+        "T2",
+        Line(
+            "protocol._lifecycle:Lifecycle.lost",
+            "delay = self._backoff.next_delay()\n",
+            "delay = self._backoff.next_delay() * (1 if self._failures < 4 else 3)\n",
+        ),
+    ),
+    _mutant(
+        "unanswered_offers_stay_open_after_reconnects",
+        "from the third connection on an offer that nobody answers is not declined",
+        "W2 J11",
+        Line(
+            _WORKER_SIDE + "_on_timer",
+            "self.decline(job_id, now)",
+            "self.decline(job_id, now) if self._serial < 3 else None",
+        ),
+    ),
+    _mutant(
+        "terminations_ignored_after_reconnects",
+        "from the third connection on terminations are forgotten",
+        "J2",
+        Line(
+            _WORKER + "_on_terminated",
+            "if job is not None:",
+            "if job is not None and self._connections < 3:",
+        ),
+    ),
+    _mutant(
+        "drain_spares_a_job_after_reconnects",
+        "a drain that cuts from the third connection on leaves the first job alone",
+        "T1 J8 J7 S1",
+        Line(
+            _WORKER + "_cancel_jobs",
+            "for job in list(self._jobs.values()):",
+            "for job in list(self._jobs.values())[self._connections > 2 :]:",
+        ),
+    ),
+    _mutant(
+        "dead_connections_linger_after_reconnects",
+        "from the third connection on a silent connection is given up five seconds late",
+        "W12",
+        Line(
+            _WORKER_SIDE + "_on_silence",
+            "self._timers.set(Timer.SILENCE, silent_since + DEAD_AFTER_SILENCE)",
+            "self._timers.set(Timer.SILENCE, silent_since + DEAD_AFTER_SILENCE + 5 * (self._serial > 2))",
+        ),
+    ),
+    _mutant(
+        "running_said_again_after_reconnects",
+        "from the third connection on RUNNING is repeated at whatever is said of the job",
+        "W7 W10",
+        Line(_WORKER_SIDE + "_send_status", "record.running_due = False", "record.running_due = self._serial > 2"),
+    ),
+    _mutant(
+        "tokens_nearly_over_after_reconnects",
+        "from the third connection on tokens are so old that they are about to expire",
+        "T5",
+        Line(
+            _WORKER + "_make_core",
+            "token=worker_token(self._api_key, self._api_secret, wall=wall)",
+            "token=worker_token(self._api_key, self._api_secret, wall=wall - 590 * (self._connections > 2))",
+        ),
+    ),
+    _mutant(
+        "migrate_misses_a_job_after_reconnects",
+        "from the third connection on the last of several live jobs is not named at a new registration",
+        "W11",
+        Line(
+            _WORKER_SIDE + "_on_registered",
+            "_codec.migrate(live)",
+            "_codec.migrate(live if self._serial < 3 else live[:-1] or live)",
+        ),
     ),
 )
 

@@ -1,251 +1,315 @@
 """Many mutants in one run of pytest: mutation testing of the pure core, and the named mutants under ordinary tests.
 
-``python -m pytest -p tests.mutants.mutation tests/protocol --sample 100 [--only _jobs] --verdicts FILE``
-    every small change of the core's code must make a fast protocol test fail;
-``python -m pytest -p tests.mutants.mutation tests/protocol tests/runtime --named all --verdicts FILE``
-    which of the named mutants live through the tests without simulation.
+``python -m pytest -p tests.mutants.mutation tests/protocol [--sample 100] [--only _jobs] --verdicts FILE``
+    every small change of the core's code (``changes.py``) must make a fast protocol test fail;
+``python -m pytest -p tests.mutants.mutation --named all --verdicts FILE TESTS``
+    which of the named mutants live through these tests.
 
 A pytest plugin, because starting pytest anew for each of hundreds of mutants takes longer than the tests: the tests are
-collected once, then each mutant gets a fork of this process, in which one function gets other code (or a table loses a
-row) and the tests run until the first fails.  What hangs is killed by the time-out that every test has.
+collected once, then each mutant gets a fork of this process, in which one function has other code (or a table lacks a
+row) and the tests run until the first fails.
 
-What is changed: comparisons, ``and``/``or``, ``not``, arithmetic, numbers, texts, True/False, conditions of ifs and
-whiles, returned values; a statement that is a call, an assignment to an attribute or a ``del`` is left out.
+A fork without any mutant comes first.  It learns how long each test takes and, from ``sys.monitoring``, which of the
+functions in question it enters (so Python 3.12 is needed).  A change is tried with the tests that enter its function,
+for on the others it has no effect; the quickest and the latest killers come first.  Tests that start processes are
+tried with every named mutant, and those processes make the same mistake (``children``).  ``--known FILE`` keeps what
+was learnt for the next run.
+
+Of the core, a change in a function that no test enters survives.  A test that takes ten seconds of the processor's
+time, or twenty times its own, is ended and counts as failed: the verdict says "time-out".  A mutant that takes more
+than :data:`_MEMORY` bytes fails by that.
 """
 
 from __future__ import annotations
-import __future__
 
-import ast
-import importlib
+import json
 import os
 import random
-from collections.abc import Callable, Iterator
-from copy import deepcopy
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType
 from typing import Any, NoReturn
 
 import pytest
 
+from ._edits import Line, applied
+from .apply import edits_of, in_children
 from .catalog import MUTANTS
+from .changes import MODULES, all_changes, functions_of
 
-MODULES = ("_state", "_jobs", "_lifecycle", "_timers", "_codec")
-
-_COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
-    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
-    ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In,
-}  # fmt: skip
-_ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.BitOr: ast.BitAnd,
-}  # fmt: skip
-
-
-def _not(node: ast.expr) -> ast.expr:
-    return ast.UnaryOp(op=ast.Not(), operand=node)
-
-
-def changes(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], ast.AST]]]:
-    """What may be changed at a node: what it is called, and the function that gives the changed node."""
-    match node:
-        case ast.Compare(ops=[op]) if type(op) in _COMPARISONS:
-            other = _COMPARISONS[type(op)]
-            yield f"{type(op).__name__} to {other.__name__}", lambda n: _with(n, ops=[other()])
-        case ast.BoolOp(op=op):
-            swapped = ast.Or if isinstance(op, ast.And) else ast.And
-            yield f"{type(op).__name__} to {swapped.__name__}", lambda n: _with(n, op=swapped())
-        case ast.UnaryOp(op=ast.Not()):
-            yield "without not", lambda n: n.operand
-        case ast.BinOp(op=op) | ast.AugAssign(op=op) if type(op) in _ARITHMETIC:
-            sign = _ARITHMETIC[type(op)]
-            yield f"{type(op).__name__} to {sign.__name__}", lambda n: _with(n, op=sign())
-        case ast.Constant(value=bool(value)):
-            yield f"{value} to {not value}", lambda n: ast.Constant(not n.value)
-        case ast.Constant(value=int(value) | float(value)):
-            yield f"{value} to {value + 1}", lambda n: ast.Constant(n.value + 1)
-        case ast.Constant(value=str(value)):
-            yield f"{value!r} to another text", lambda n: ast.Constant(n.value + "x")
-        case ast.If() | ast.While() | ast.IfExp():
-            yield "the other way round", lambda n: _with(n, test=_not(n.test))
-        case ast.Return(value=ast.expr() as value) if not (isinstance(value, ast.Constant) and value.value is None):
-            yield "returns None", lambda n: ast.Return(value=ast.Constant(None))
-        case ast.Expr(value=ast.Call()) | ast.Assign(targets=[ast.Attribute() | ast.Subscript()]) | ast.Delete():
-            yield "left out", lambda n: ast.Pass()
-        case _:
-            pass
-
-
-def _with(node: Any, **fields: Any) -> ast.AST:
-    for name, value in fields.items():
-        setattr(node, name, value)
-    return node
-
-
-class _At(ast.NodeTransformer):
-    """Changes the ``number``-th thing that can be changed, in the order of a walk."""
-
-    def __init__(self, number: int) -> None:
-        self.left = number
-        self.told = ""
-        self.line = 0
-
-    def visit(self, node: ast.AST) -> ast.AST:
-        call = isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-        if isinstance(node, ast.arguments | ast.JoinedStr | ast.Expr | ast.AnnAssign) and not call:
-            # Defaults are not in a function's code; texts for people (f-strings, docstrings) prove nothing.
-            return node
-        for told, change in changes(node):
-            if self.left == 0 and not self.told:
-                self.told, self.line = told, getattr(node, "lineno", 0)
-                return ast.copy_location(change(node), node)
-            self.left -= 1
-        if isinstance(node, ast.Raise):
-            return node  # which error is tested; its words are for people
-        return self.generic_visit(node)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One mutant."""
-
-    where: str
-    told: str
-    apply: Callable[[], object]
-
-
-def changes_of(module: ModuleType) -> Iterator[Change]:
-    """Every mutant of a module: its functions and methods, and the rows of its tables."""
-    path = Path(str(module.__file__))
-    short = module.__name__.rpartition(".")[2]
-    for definition, owner in _functions(ast.parse(path.read_text()), module):
-        function = _unwrapped(owner, definition.name)
-        if function is None or definition.name == "__repr__":
-            continue
-        for number in range(10_000):
-            tree = deepcopy(definition)
-            changer = _At(number)
-            tree.body = [changer.visit(statement) for statement in tree.body]  # type: ignore[misc]
-            if not changer.told:
-                break
-            where = f"{short}.{function.__qualname__}:{changer.line}"
-            yield Change(where, changer.told, _swap(function, tree))
-    for name in ("JOB", "CONVERSATION"):
-        for key, row in getattr(module, name, {}).items():
-            for entry in row:
-                yield Change(f"{short}.{name}", f"no {key.name}/{entry.name}", _drop(row, entry))
-
-
-def _functions(tree: ast.Module, module: ModuleType) -> Iterator[tuple[ast.FunctionDef, Any]]:
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            yield node, module
-        elif isinstance(node, ast.ClassDef):
-            for inner in node.body:
-                if isinstance(inner, ast.FunctionDef):
-                    yield inner, getattr(module, node.name)
-
-
-def _unwrapped(owner: Any, name: str) -> FunctionType | None:
-    found = vars(owner).get(name)
-    while found is not None and (not isinstance(found, FunctionType) or hasattr(found, "__wrapped__")):
-        found = getattr(found, "__wrapped__", None) or getattr(found, "fget", None) or getattr(found, "__func__", None)
-    return found
-
-
-def _swap(function: FunctionType, tree: ast.FunctionDef) -> Callable[[], None]:
-    def apply() -> None:
-        tree.decorator_list, tree.args.defaults, tree.args.kw_defaults = [], [], [None for _ in tree.args.kwonlyargs]
-        cells: list[ast.stmt] = [
-            ast.Assign(targets=[ast.Name(id=name, ctx=ast.Store())], value=ast.Constant(None))
-            for name in function.__code__.co_freevars
-        ]
-        around = ast.parse("def _around():\n    pass").body[0]
-        assert isinstance(around, ast.FunctionDef)
-        around.body = [*cells, tree]
-        module = ast.fix_missing_locations(ast.Module(body=[around], type_ignores=[]))
-        flags = __future__.annotations.compiler_flag
-        code = compile(module, "<mutant>", "exec", flags=flags, dont_inherit=True)
-        for _ in range(2):
-            code = next(c for c in code.co_consts if isinstance(c, CodeType) and c.co_name in ("_around", tree.name))
-        function.__code__ = code
-
-    return apply
-
-
-def _drop(row: dict[Any, Any], key: Any) -> Callable[[], None]:
-    return lambda: row.pop(key, None)
-
-
-# ------------------------------------------------------------------------------------------------ the plugin
+_TIMEOUT, _TIMES = 10.0, 20.0
+_MEMORY = 8 << 30
+_TOOL = 4
+"""Of sys.monitoring, for which the numbers below have meanings."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--sample", type=int, default=0, help="so many mutants, drawn by chance; 0 for all")
     parser.addoption("--only", default="", help="one module")
     parser.addoption("--named", default="", help="these mutants of the catalog instead, or all")
+    parser.addoption("--at-least", type=float, default=0.0, help="fail when fewer per cent were killed")
+    parser.addoption("--known", type=Path, help="where to keep what the run without a mutant showed")
+    parser.addoption("--go-on", action="store_true", help="keep the verdicts that are in the file already")
     parser.addoption("--verdicts", type=Path, help="where to write who survived, and who was killed by what")
 
 
-def _mutants(option: Callable[[str], Any]) -> list[Change]:
+@dataclass(slots=True)
+class Known:
+    """What the run without a mutant showed of a test."""
+
+    index: int
+    seconds: float
+    enters: frozenset[str]
+    """Names of functions."""
+    forks: bool
+    """It starts processes."""
+
+
+class Order:
+    """Which tests to try, in which order."""
+
+    def __init__(self, known: list[Known], *, forks: bool) -> None:
+        self._known = sorted(known, key=lambda known: known.seconds)
+        self._forks = forks
+        self._killers: list[int] = []
+
+    def of(self, mutant: Mutant) -> list[int]:
+        indexes = [
+            known.index
+            for known in self._known
+            if mutant.functions is None or (self._forks and known.forks) or known.enters & mutant.functions
+        ]
+        first = [index for index in reversed(self._killers) if index in indexes][:8]
+        return first + [index for index in indexes if index not in first]
+
+    def killed(self, index: int) -> None:
+        if index in self._killers:
+            self._killers.remove(index)
+        self._killers.append(index)
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """What is tried, of either sort."""
+
+    where: str
+    told: str
+    apply: Callable[[], object]
+    functions: frozenset[str] | None
+    """The functions that are changed; None when it is no function alone."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool:
+    option = session.config.getoption
+    if session.config.option.collectonly:
+        return False
+    named = bool(option("--named"))
+    known = _known(session, option("--known"))
+    limits = {} if named else {each.index: max(_TIMEOUT, _TIMES * each.seconds) for each in known}
+    for index in limits:
+        session.items[index].add_marker(pytest.mark.timeout(0), append=False)  # that one goes by the clock on the wall
+    order = Order(known, forks=named)
+    mutants = _mutants(option)
+    before = _before(option("--verdicts")) if option("--go-on") else {}
+    before = {(m.where, m.told): before[m.where, m.told] for m in mutants if (m.where, m.told) in before}
+    lines: list[str] = []
+    for number, mutant in enumerate(mutants, 1):
+        if line := before.get((mutant.where, mutant.told)):
+            lines.append(line)
+            continue
+        began = time.monotonic()
+        indexes = order.of(mutant)
+        verdict = _in_a_fork(lambda tell, i=indexes, m=mutant: _be_mutant(session, m, i, limits, tell))
+        index, _, killer = verdict.partition(" ")
+        if killer:
+            order.killed(int(index))
+        word = "killed" if killer else "SURVIVED"
+        lines.append("\t".join((word, mutant.where, mutant.told, killer or f"{len(indexes)} tests")))
+        os.write(2, f"{number}/{len(mutants)} {time.monotonic() - began:.1f} s {lines[-1]}\n".encode())
+        if option("--verdicts"):
+            said = {tuple(line.split("\t")[1:3]) for line in lines}
+            rest = [line for key, line in before.items() if key not in said]
+            option("--verdicts").write_text("\n".join(lines + rest) + "\n", encoding="utf-8")
+    survivors = sum(line.startswith("SURVIVED") for line in lines)
+    share = 100 * (len(lines) - survivors) / len(lines)
+    os.write(2, f"{len(lines) - survivors} of {len(lines)} killed, {share:.1f} %\n".encode())
+    session.testsfailed = int(share < option("--at-least"))  # pytest's exit code follows it
+    return True
+
+
+def _before(path: Path) -> dict[tuple[str, str], str]:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return {(line.split("\t")[1], line.split("\t")[2]): line for line in lines}
+
+
+def _mutants(option: Callable[[str], Any]) -> list[Mutant]:
     if named := option("--named"):
         chosen = list(MUTANTS) if named == "all" else named.split(",")
-        # Entered and never left: the fork ends with it.
-        return [Change(name, MUTANTS[name].about, MUTANTS[name].applied().__enter__) for name in chosen]
-    modules = [option("--only")] if option("--only") else MODULES
+        return [Mutant(name, _about(name), _named(name), _functions_of(name)) for name in chosen]
+    modules = (option("--only"),) if option("--only") else MODULES
     mutants = [
-        change for name in modules for change in changes_of(importlib.import_module(f"livekit_agent.protocol.{name}"))
+        Mutant(change.where, change.told, change.apply, change.function and frozenset([_name(change.function)]))
+        for change in all_changes(modules)
     ]
     if option("--sample"):
         mutants = random.Random(1).sample(mutants, min(option("--sample"), len(mutants)))
     return mutants
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtestloop(session: pytest.Session) -> bool:
-    option = session.config.getoption
-    mutants = _mutants(option)
-    lines: list[str] = []
-    survivors = 0
-    for number, mutant in enumerate(mutants, 1):
-        killer = _killer(session, mutant)
-        survivors += not killer
-        lines.append(f"{'killed' if killer else 'SURVIVED'}\t{mutant.where}\t{mutant.told}\t{killer}")
-        os.write(2, f"{number}/{len(mutants)} {lines[-1]}\n".encode())
-        if option("--verdicts"):
-            head = f"{number - survivors} of {number} killed, {100 * (number - survivors) / number:.1f} %\n"
-            option("--verdicts").write_text(head + "\n".join(lines) + "\n")
-    return True
+def _named(name: str) -> Callable[[], None]:
+    mutated = applied(edits_of(name))  # kept by the closure: what is forgotten is undone
+
+    def apply() -> None:
+        in_children(name)
+        mutated.__enter__()  # and never left: the fork ends with it
+
+    return apply
 
 
-def _killer(session: pytest.Session, mutant: Change) -> str:
-    """The first test that fails under a mutant; empty if none does."""
+def _about(names: str) -> str:
+    return "; ".join(MUTANTS[name].about for name in names.split("+"))
+
+
+def _functions_of(name: str) -> frozenset[str] | None:
+    edits = edits_of(name)
+    lines = [edit for edit in edits if isinstance(edit, Line)]
+    return frozenset(_name(edit.function()) for edit in lines) if len(lines) == len(edits) else None
+
+
+def _watched() -> list[FunctionType]:
+    """Every function that a mutant of either sort changes."""
+    edits = [edit for mutant in MUTANTS.values() for edit in mutant.edits]
+    return [*functions_of(), *(edit.function() for edit in edits if isinstance(edit, Line))]
+
+
+def _name(function: FunctionType) -> str:
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+# ------------------------------------------------------------------------------------------------ forks
+
+
+def _in_a_fork(be: Callable[[int], NoReturn]) -> str:
+    """What the fork wrote."""
     told, tell = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_mutant(session, mutant, tell)
+        try:
+            be(tell)
+        except BaseException as exc:
+            os.write(tell, f"0 {type(exc).__name__} outside any test".encode())
+            os._exit(1)
     os.close(tell)
     with os.fdopen(told) as pipe:
-        killer = pipe.read()
+        text = pipe.read()
     status = os.waitpid(child, 0)[1]
-    return killer or ("the process died" if status else "")
+    return text or ("0 the process died" if status else "")
 
 
-def _be_mutant(session: pytest.Session, mutant: Change, tell: int) -> NoReturn:
+class _Failures:
+    """Remembers how a test failed."""
+
+    def __init__(self) -> None:
+        self.told = ""
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.told:
+            self.told = report.nodeid + (", time-out" if "Timeout (>" in report.longreprtext else "")
+
+
+def _quiet(session: pytest.Session) -> _Failures:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    try:
-        mutant.apply()
-        plugins = session.config.pluginmanager
-        plugins.unregister(plugins.get_plugin("terminalreporter"))
-        for index, item in enumerate(session.items):
-            following = session.items[index + 1] if index + 1 < len(session.items) else None
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-            if session.testsfailed:
-                os.write(tell, item.nodeid.encode())
+    plugins = session.config.pluginmanager
+    plugins.unregister(plugins.get_plugin("terminalreporter"))
+    failures = _Failures()
+    plugins.register(failures)
+    return failures
+
+
+def _be_mutant(
+    session: pytest.Session, mutant: Mutant, indexes: list[int], limits: dict[int, float], tell: int
+) -> NoReturn:
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    failures = _quiet(session)
+    mutant.apply()
+    for index, following in zip(indexes, [*indexes[1:], None], strict=True):
+        item, after = session.items[index], None if following is None else session.items[following]
+        if index in limits:
+
+            def out_of_time(*_: object, told: str = f"{index} {item.nodeid}, time-out") -> None:
+                os.write(tell, told.encode())
                 os._exit(1)
-        os._exit(0)
-    except BaseException as exc:
-        os.write(tell, f"{type(exc).__name__} outside any test".encode())
-        os._exit(1)
+
+            signal.signal(signal.SIGPROF, out_of_time)
+            signal.setitimer(signal.ITIMER_PROF, limits[index])
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        if session.testsfailed:
+            os.write(tell, f"{index} {failures.told or item.nodeid}".encode())
+            os._exit(1)
+    os._exit(0)
+
+
+def _known(session: pytest.Session, path: Path | None) -> list[Known]:
+    watched = sorted({_name(function) for function in _watched()})
+    rows: list[Any] = []
+    if path is not None and path.exists():
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        rows = kept["rows"] if kept["watched"] == watched else []  # learnt about other functions: learn anew
+    nodes = {row[0] for row in rows}
+    unknown = [item for item in session.items if item.nodeid not in nodes]
+    if unknown:
+        rows += json.loads(_in_a_fork(lambda tell: _be_unharmed(session, unknown, tell)))
+    if path is not None:
+        path.write_text(json.dumps({"watched": watched, "rows": rows}), encoding="utf-8")
+    learnt = {node: (seconds, frozenset(enters), forks) for node, seconds, enters, forks in rows if enters is not None}
+    return [Known(index, *learnt[item.nodeid]) for index, item in enumerate(session.items) if item.nodeid in learnt]
+
+
+def _be_unharmed(session: pytest.Session, items: list[pytest.Item], tell: int) -> NoReturn:
+    said = os.dup(2)
+    failures = _quiet(session)
+    names: dict[CodeType, str] = {function.__code__: _name(function) for function in _watched()}
+    for code, name in list(names.items()):  # what a decorator makes of one enters it as well
+        names.update({inner: name for inner in code.co_consts if isinstance(inner, CodeType)})
+    entered: dict[str, None] = {}
+    forks: list[str] = []
+    monitoring = sys.monitoring
+
+    def on_start(code: CodeType, _: int) -> object:
+        if code in names:
+            entered[names[code]] = None
+        return monitoring.DISABLE
+
+    def on_audit(event: str, _: object) -> None:
+        if event in ("subprocess.Popen", "os.posix_spawn", "os.fork"):
+            forks.append(event)
+
+    monitoring.use_tool_id(_TOOL, "mutation")
+    monitoring.register_callback(_TOOL, monitoring.events.PY_START, on_start)
+    monitoring.set_events(_TOOL, monitoring.events.PY_START)
+    sys.addaudithook(on_audit)
+    rows: list[tuple[str, float, list[str] | None, bool]] = []
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        entered.clear()
+        forks.clear()
+        monitoring.restart_events()
+        began = time.process_time()
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if failures.told:
+            os.write(said, f"left out, for it fails without any mutant: {failures.told}\n".encode())
+            failures.told = ""
+            rows.append((item.nodeid, 0.0, None, False))
+        else:
+            rows.append((item.nodeid, time.process_time() - began, list(entered), bool(forks)))
+    with os.fdopen(tell, "w") as pipe:
+        json.dump(rows, pipe)
+    os._exit(0)

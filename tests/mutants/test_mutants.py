@@ -15,10 +15,11 @@ from livekit_agent.simulation._checkers import CHECKERS
 from livekit_agent.simulation._engine import simulate
 from livekit_agent.simulation._scenario import Scenario
 
+from . import pages
 from ._edits import DoesNotApply, Line, Name, Row, applied
 from .catalog import MUTANTS, SCENARIOS, Mutant
 
-FOUND = [mutant for mutant in MUTANTS.values() if mutant.scenario.exists()]
+FOUND = [mutant for mutant in MUTANTS.values() if mutant.scenario is not None]
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +33,10 @@ def quiet() -> Iterator[None]:
 
 
 def scenario_of(mutant: Mutant) -> tuple[Scenario, str]:
-    """The scenario and the backend that it was found on: the seed's parity, as in the search."""
-    scenario = Scenario.from_json(mutant.scenario.read_text())
-    return scenario, "trio" if scenario.seed % 2 else "asyncio"
+    """The scenario, and the backend that it was found on."""
+    assert mutant.scenario is not None
+    path, backend = mutant.scenario
+    return Scenario.from_json(path.read_text(encoding="utf-8")), backend
 
 
 @pytest.mark.parametrize("mutant", FOUND, ids=lambda mutant: mutant.name)
@@ -53,8 +55,8 @@ def test_the_unharmed_program_passes_the_same_scenario(mutant: Mutant) -> None:
     assert verdict.violations == (), verdict.violations[0].what
 
 
-def test_there_are_enough_of_them() -> None:
-    assert len(FOUND) >= 20
+def test_each_has_a_scenario_in_which_it_is_found() -> None:
+    assert [name for name, mutant in MUTANTS.items() if mutant.scenario is None] == []
 
 
 def test_each_names_invariants_that_exist() -> None:
@@ -69,7 +71,32 @@ def test_it_applies_to_the_present_source(mutant: Mutant) -> None:
 
 
 def test_every_scenario_belongs_to_a_mutant() -> None:
-    assert {path.stem for path in SCENARIOS.glob("*.json")} <= {*MUTANTS}
+    assert {path.stem.partition(".")[0] for path in SCENARIOS.glob("*.json")} <= {*MUTANTS}
+
+
+# ------------------------------------------------------------------------------------ the pages about them
+
+
+def test_twenty_are_found_and_ten_of_them_by_nothing_but_the_simulation() -> None:
+    """By the recorded results: ``nox -s mutants`` for the search, ``nox -s survivors`` for the ordinary tests."""
+    found = {name for name, row in pages.searched().items() if pages.is_found(row)}
+    assert len(found) >= 20
+    assert len({name for name, killer in pages.ordinary().items() if not killer} & found) >= 10
+
+
+def test_of_the_cores_mutants_enough_are_killed_and_each_survivor_is_explained() -> None:
+    """By the recorded result of ``nox -s mutation``."""
+    rows = pages.mutation()
+    survivors = [row for row in rows if not row.killer]
+    assert len(rows) > 500
+    assert len(survivors) <= 0.15 * len(rows)
+    reasons = pages.reasons()
+    assert [row.key for row in survivors if row.key not in reasons] == []
+    assert [key for key in reasons if key not in {row.key for row in survivors}] == [], "killed by now"
+
+
+def test_the_pages_say_what_was_recorded() -> None:
+    assert [path.name for path, text in pages.written().items() if path.read_text(encoding="utf-8") != text] == []
 
 
 # ------------------------------------------------------------------------------------ the edits themselves

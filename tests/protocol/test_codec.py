@@ -31,6 +31,7 @@ from livekit_agent.protocol import (
     JobOffered,
     JobStatusReceived,
     JobTerminated,
+    MessageSkipped,
     MigrateReceived,
     PingReceived,
     PongReceived,
@@ -379,6 +380,22 @@ def test_that_a_job_can_be_resumed_is_said_with_a_yes_only(json: bool) -> None:
     assert isinstance(yes, AvailabilityReceived)
     assert isinstance(no, AvailabilityReceived)
     assert (yes.supports_resume, no.supports_resume) == (True, False)
+
+
+def test_a_message_without_a_variant_that_is_known_is_skipped_by_name() -> None:
+    for role in Role:
+        kind, event = _codec.decode(role, b"", wall=WALL)
+        assert kind is None
+        assert isinstance(event, MessageSkipped)
+        assert event.kind == "unknown"
+
+
+def test_a_variant_that_this_version_does_not_handle_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_codec, "_DECODERS", {Role.WORKER: {}})
+    kind, event = _codec.decode(Role.WORKER, _codec.serialize(_codec.ping(1)), wall=WALL)
+    assert kind is None
+    assert isinstance(event, MessageSkipped)
+    assert event.kind == "ping"
 
 
 def test_text_is_read_up_to_its_bound_and_no_further(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,35 @@ def test_answered_offers_leave_no_heap_of_dead_timers_behind() -> None:
     assert table.next_deadline() == 1.0
 
 
+def test_a_stopped_timer_is_not_due_and_a_cleared_table_holds_nothing() -> None:
+    table = TimerTable()
+    table.set(Timer.ANSWER, 1.0, "AJ_1")
+    table.set(Timer.ANSWER, 2.0, "AJ_2")
+    table.stop(Timer.ANSWER, "AJ_1")
+    assert table.pop_due(1.5) is None
+    table.clear()
+    assert table._heap == []
+    assert table.pop_due(3.0) is None
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_lives_on_when_the_dead_are_thrown_away_fires_in_order(seed: int) -> None:
+    table = TimerTable()
+    whens = random.Random(seed).sample(range(1_000), 200)
+    for number, when in enumerate(whens):
+        table.set(Timer.ANSWER, float(when), str(number))
+    living = sorted(range(0, 200, 4), key=whens.__getitem__)
+    for number in range(200):
+        if number % 4:
+            table.stop(Timer.ANSWER, str(number))
+    table.set(Timer.SILENCE, 2_000.0)
+    assert len(table._heap) == 51
+    assert [table.pop_due(3_000.0) for _ in range(51)] == [
+        *((Timer.ANSWER, str(number)) for number in living),
+        (Timer.SILENCE, ""),
+    ]
+
+
 def test_a_deadline_that_never_comes_takes_no_room_and_is_not_due_even_at_the_end_of_time() -> None:
     table = TimerTable()
     table.set(Timer.ANSWER, math.inf, "AJ_1")
