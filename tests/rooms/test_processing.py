@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import anyio
 import numpy as np
 import pytest
+from realserver import skip_or_fail
 from sounds import RATE, TONE, found_tone, hum, level, sound, tone
-from venues import PATIENCE, Venue
+from venues import PATIENCE, NativeVenue, Venue
 
 from livekit_agent import RoomError
 from livekit_agent.rooms import (
@@ -340,3 +344,51 @@ async def test_what_was_said_before_the_connection_arrives(venue: Venue) -> None
                 assert caught.value.code == "PRECONNECT_FORMAT"
             with pytest.raises(ValueError, match="different rates"):
                 await ann.local_participant.send_preconnect_audio(publication, [])
+
+
+# ------------------------------------------------------------------------------------------------ a plugin
+
+HALVES = """\
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+int32_t audio_filter_on_load(const char *options) { return 0; }
+void *audio_filter_create(uint32_t rate, const char *options, const char *stream) { return malloc(1); }
+void audio_filter_destroy(void *self) { free(self); }
+void audio_filter_process_int16(void *self, size_t count, const int16_t *in, int16_t *out) {
+    for (size_t i = 0; i < count; i++) out[i] = in[i] / 2;
+}
+void audio_filter_process_float(void *self, size_t count, const float *in, float *out) {
+    for (size_t i = 0; i < count; i++) out[i] = in[i] / 2;
+}
+void audio_filter_update_stream_info(void *self, const char *stream) {}
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> str:
+    """The path of a filter plugin that makes everything half as loud."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        skip_or_fail("no C compiler to make a filter plugin with")
+    source, library = tmp_path / "halves.c", tmp_path / "halves.so"
+    source.write_text(HALVES)
+    subprocess.run([str(compiler), "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    return str(library)
+
+
+@pytest.mark.real_server
+async def test_a_filter_inside_the_library_changes_what_is_heard(
+    native: NativeVenue, plugin: str, backend: str
+) -> None:
+    module_id = f"halves-{backend}"
+    load_audio_filter(module_id, plugin)
+    async with native.open():
+        async with await native.join("a") as a, await native.join("b") as b, anyio.create_task_group() as group:
+            source = AudioSource()
+            await a.local_participant.publish_audio(source)
+            group.start_soon(hum, source)
+            track = await b.wait_for_track("a", timeout=PATIENCE)
+            with track.audio_frames(filter=AudioFilter(module_id=module_id, options={"how": "much"})) as frames:
+                assert level(await sound(frames, 0.3)) == pytest.approx(0.354 / 2, abs=0.03)
+            group.cancel_scope.cancel()
