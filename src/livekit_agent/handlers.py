@@ -36,6 +36,7 @@ __all__ = [
     "UniversalHandler",
     "ask",
     "check_handler",
+    "hears_ends",
     "room_callbacks",
     "wait_until_ended",
 ]
@@ -326,6 +327,14 @@ def room_callbacks(handler: object) -> dict[type[events.RoomEvent], Deliver]:
                 raise _set_twice(callback.method)
             found[event] = _deliver(event, cast("Callable[..., Maybe]", method))
     return found
+
+
+def hears_ends(handler: UniversalHandler) -> bool:
+    """Whether anything is called at a job's end: scopes and deadlines for a default that does nothing cost too."""
+    if isinstance(handler, SimpleUniversalHandler) and handler._job_terminated is not None:  # pyright: ignore[reportPrivateUsage]
+        return True
+    method = getattr(handler.on_job_terminated, "__func__", None)
+    return method not in (BaseHandler.on_job_terminated, SimpleUniversalHandler.on_job_terminated)
 
 
 async def ask(handler: UniversalHandler, job: Job) -> JobMetadata | Reject:

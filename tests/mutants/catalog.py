@@ -61,13 +61,13 @@ _ALL = (
         "status_dropped_on_reconnect",
         "a new registration does not repeat the final statuses that were not proven",
         "W8",
-        Line(_WORKER_SIDE + "_on_registered", "list(self._book.live()) + self._book.unproven()", "self._book.live()"),
+        Line(_WORKER_SIDE + "_on_registered", "in self._book.unproven():", "in ():"),
     ),
     _mutant(
         "status_believed_when_written",
         "a final status counts as delivered once it was written",
         "W8",
-        Line(_WORKER_SIDE + "_send_status", "self._proof_due.append(record)", "self._book.prove(record)"),
+        Line(_WORKER_SIDE + "_send_final", "self._proof_due.append(record)", "self._book.prove(record)"),
     ),
     _mutant(
         "pong_proves_everything",
@@ -79,13 +79,18 @@ _ALL = (
         "running_after_terminal",
         "a job that ran and ended while there was no connection is said to run, and then to have ended",
         "W10",
-        Line(_BOOK + "end", "record.running_due = False", "pass"),
+        Line(
+            _WORKER_SIDE + "_on_registered",
+            "for record in self._book.unproven():",
+            "for record in self._book.unproven():\n"
+            '        self._say(Kind.JOB_STATUS, _codec.job_status(record.job_id, JobStatus.RUNNING, ""))',
+        ),
     ),
     _mutant(
         "running_said_again",
         "RUNNING is repeated at each registration",
         "W7",
-        Line(_WORKER_SIDE + "_send_status", "record.running_due = False", "pass"),
+        Line(_WORKER_SIDE + "_send_running", "record.running_due = False", "pass"),
     ),
     _mutant(
         "another_end_when_repeated",

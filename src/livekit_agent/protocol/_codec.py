@@ -137,8 +137,13 @@ def answer(
 @_encoder
 def job_status(job_id: str, status: JobStatus, error: str) -> pb.WorkerMessage:
     """UpdateJobStatus."""
-    update = pb.UpdateJobStatus(job_id=job_id, status=cast("Any", int(status)), error=error)
-    return pb.WorkerMessage(update_job=update)
+    message = pb.WorkerMessage()
+    update = message.update_job  # in place: keywords and a message to be copied cost ten times as much
+    update.job_id = job_id
+    update.status = cast("Any", int(status))
+    update.error = error
+    update.SetInParent()
+    return message
 
 
 @_encoder
@@ -147,16 +152,23 @@ def worker_status(*, full: bool, load: float, job_count: int, draining: bool) ->
 
     ``draining`` is a field that servers before August 2026 do not know; they skip it.
     """
-    update = pb.UpdateWorkerStatus(status=pb.WS_FULL if full else pb.WS_AVAILABLE, load=load, job_count=job_count)
+    message = pb.WorkerMessage()
+    update = message.update_worker
+    update.status = pb.WS_FULL if full else pb.WS_AVAILABLE
+    update.load = load
+    update.job_count = job_count
     if draining:
         update.draining = True
-    return pb.WorkerMessage(update_worker=update)
+    return message
 
 
 @_encoder
 def ping(timestamp: int) -> pb.WorkerMessage:
     """WorkerPing."""
-    return pb.WorkerMessage(ping=pb.WorkerPing(timestamp=timestamp))
+    message = pb.WorkerMessage()
+    message.ping.timestamp = timestamp
+    message.ping.SetInParent()
+    return message
 
 
 @_encoder
@@ -223,7 +235,17 @@ def serialize(message: Message, *, json: bool = False) -> bytes | str:
 # ------------------------------------------------------------------------------------------------ decoding
 
 
-def decode(speaker: Role, payload: bytes | str, *, wall: float) -> tuple[Kind | None, Event]:
+#: Gives the job of that id as it was offered, if it was: an assignment repeats it, and need not be decoded twice.
+Known = Callable[[str], Job | None]
+
+
+def _nobody_knows(job_id: str) -> None:
+    return None
+
+
+def decode(
+    speaker: Role, payload: bytes | str, *, wall: float, known: Known = _nobody_knows
+) -> tuple[Kind | None, Event]:
     """What ``speaker`` said.  The kind is None for a message to be skipped.  Raises :class:`Undecodable` only."""
     message: pb.WorkerMessage | pb.ServerMessage = pb.WorkerMessage() if speaker is Role.WORKER else pb.ServerMessage()
     _parse(message, payload)
@@ -234,7 +256,7 @@ def decode(speaker: Role, payload: bytes | str, *, wall: float) -> tuple[Kind | 
     if build is None:
         return None, MessageSkipped(kind=name, reason="not handled by this version")
     try:
-        return kind, build(getattr(message, name), wall)
+        return kind, build(getattr(message, name), wall, known)
     except (OverflowError, ValueError, OSError) as exc:
         # A timestamp beyond datetime's range is the one value a well-formed message can break us with.
         raise Undecodable(f"{name}: {type(exc).__name__}") from None
@@ -311,14 +333,23 @@ def participant_from_proto(message: models.ParticipantInfo) -> ParticipantInfo:
     )
 
 
-def job_from_proto(message: pb.Job, *, received_at: float) -> Job:
-    """The value of a job message.  Its type stays a bare number when it is none of ours."""
+def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = None) -> Job:
+    """The value of a job message.  Its type stays a bare number when it is none of ours.
+
+    ``known`` is the same job as it was offered: what has not changed since is taken from there, and so is the moment.
+    """
+    created_at, room = _from_seconds(received_at), None
+    if known is not None and known.raw is not None:
+        if known.raw == message:
+            return known
+        created_at = known.created_at
+        room = known.room if known.raw.room == message.room else None
     state = message.state
     number = int(message.type)
     return Job(
         id=message.id,
         type=JobType(number) if number in _JOB_TYPES else cast("JobType", number),
-        room=room_from_proto(message.room),
+        room=room_from_proto(message.room) if room is None else room,
         participant=participant_from_proto(message.participant) if message.HasField("participant") else None,
         namespace=message.namespace,
         metadata=message.metadata,
@@ -328,7 +359,7 @@ def job_from_proto(message: pb.Job, *, received_at: float) -> Job:
         attributes=dict(message.attributes),
         enable_recording=message.enable_recording,
         enable_redaction=message.enable_redaction,
-        created_at=_from_seconds(received_at),
+        created_at=created_at,
         updated_at=_from_ns(state.updated_at),
         state=JobState(
             status=int(state.status),
@@ -351,7 +382,7 @@ def is_known_type(number: int) -> bool:
     return number in _JOB_TYPES
 
 
-def _registration(m: pb.RegisterWorkerRequest, wall: float) -> Event:
+def _registration(m: pb.RegisterWorkerRequest, wall: float, known: Known) -> Event:
     return RegisterReceived(
         registration=Registration(
             job_type=int(m.type),
@@ -365,7 +396,7 @@ def _registration(m: pb.RegisterWorkerRequest, wall: float) -> Event:
     )
 
 
-def _registered(m: pb.RegisterWorkerResponse, wall: float) -> Event:
+def _registered(m: pb.RegisterWorkerResponse, wall: float, known: Known) -> Event:
     info = m.server_info
     server = ServerInfo(
         version=info.version,
@@ -378,15 +409,15 @@ def _registered(m: pb.RegisterWorkerResponse, wall: float) -> Event:
     return Registered(worker_id=m.worker_id, server=server)
 
 
-def _offered(m: pb.AvailabilityRequest, wall: float) -> Event:
+def _offered(m: pb.AvailabilityRequest, wall: float, known: Known) -> Event:
     return JobOffered(job=job_from_proto(m.job, received_at=wall), resuming=m.resuming)
 
 
-def _assigned(m: pb.JobAssignment, wall: float) -> Event:
-    return JobAssigned(job=job_from_proto(m.job, received_at=wall), token=m.token, url=m.url)
+def _assigned(m: pb.JobAssignment, wall: float, known: Known) -> Event:
+    return JobAssigned(job=job_from_proto(m.job, received_at=wall, known=known(m.job.id)), token=m.token, url=m.url)
 
 
-def _availability(m: pb.AvailabilityResponse, wall: float) -> Event:
+def _availability(m: pb.AvailabilityResponse, wall: float, known: Known) -> Event:
     metadata = JobMetadata(
         participant_identity=m.participant_identity,
         participant_name=m.participant_name,
@@ -402,14 +433,14 @@ def _availability(m: pb.AvailabilityResponse, wall: float) -> Event:
     )
 
 
-def _worker_status(m: pb.UpdateWorkerStatus, wall: float) -> Event:
+def _worker_status(m: pb.UpdateWorkerStatus, wall: float, known: Known) -> Event:
     full = (m.status == pb.WS_FULL) if m.HasField("status") else None
     # The real server stops dispatching to a whole node on one NaN; ours reads it as "full".
     load = m.load if math.isfinite(m.load) else 1.0
     return WorkerStatusReceived(full=full, load=load, job_count=m.job_count, draining=m.draining)
 
 
-def _simulate(m: pb.SimulateJobRequest, wall: float) -> Event:
+def _simulate(m: pb.SimulateJobRequest, wall: float, known: Known) -> Event:
     return SimulateReceived(
         job_type=int(m.type),
         room=room_from_proto(m.room) if m.HasField("room") else None,
@@ -417,7 +448,7 @@ def _simulate(m: pb.SimulateJobRequest, wall: float) -> Event:
     )
 
 
-_Builder = Callable[[Any, float], Event]
+_Builder = Callable[[Any, float, Known], Event]
 
 _DECODERS: Mapping[Role, Mapping[str, tuple[Kind, _Builder]]] = {
     Role.WORKER: {
@@ -426,21 +457,21 @@ _DECODERS: Mapping[Role, Mapping[str, tuple[Kind, _Builder]]] = {
         "update_worker": (Kind.WORKER_STATUS, _worker_status),
         "update_job": (
             Kind.JOB_STATUS,
-            lambda m, wall: JobStatusReceived(job_id=m.job_id, status=int(m.status), error=m.error),
+            lambda m, wall, known: JobStatusReceived(job_id=m.job_id, status=int(m.status), error=m.error),
         ),
-        "ping": (Kind.PING, lambda m, wall: PingReceived(timestamp=m.timestamp)),
+        "ping": (Kind.PING, lambda m, wall, known: PingReceived(timestamp=m.timestamp)),
         "simulate_job": (Kind.SIMULATE, _simulate),
-        "migrate_job": (Kind.MIGRATE, lambda m, wall: MigrateReceived(job_ids=tuple(m.job_ids))),
+        "migrate_job": (Kind.MIGRATE, lambda m, wall, known: MigrateReceived(job_ids=tuple(m.job_ids))),
     },
     Role.SERVER: {
         "register": (Kind.REGISTERED, _registered),
         "availability": (Kind.OFFER, _offered),
         "assignment": (Kind.ASSIGNMENT, _assigned),
-        "termination": (Kind.TERMINATION, lambda m, wall: JobTerminated(job_id=m.job_id)),
+        "termination": (Kind.TERMINATION, lambda m, wall, known: JobTerminated(job_id=m.job_id)),
         "pong": (
             Kind.PONG,
-            lambda m, wall: PongReceived(last_timestamp=m.last_timestamp, timestamp=m.timestamp),
+            lambda m, wall, known: PongReceived(last_timestamp=m.last_timestamp, timestamp=m.timestamp),
         ),
-        "go_away": (Kind.GO_AWAY, lambda m, wall: GoAway(reason=m.reason)),
+        "go_away": (Kind.GO_AWAY, lambda m, wall, known: GoAway(reason=m.reason)),
     },
 }

@@ -248,7 +248,7 @@ class SignalConnection:
             # The real server answers in the encoding of the last frame it read.
             self._json = isinstance(payload, str)
         try:
-            kind, event = _codec.decode(self._peer, payload, wall=now + self._wall_offset)
+            kind, event = _codec.decode(self._peer, payload, wall=now + self._wall_offset, known=self._book.offered_job)
         except _codec.Undecodable as exc:
             self._on_undecodable(str(exc), now)
             return

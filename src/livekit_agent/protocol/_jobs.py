@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from .._bounds import ENDED_JOBS_MAX, JOBS_MAX
 from .._errors import LocalProtocolError, printable
-from .._types import NO_METADATA, JobMetadata, JobStatus
+from .._types import NO_METADATA, Job, JobMetadata, JobStatus
 from ._state import JOB, Input, JobStage
 
 __all__ = ["JobBook", "JobRecord"]
@@ -31,6 +31,7 @@ class JobRecord:
         "holds_place",
         "job_id",
         "metadata",
+        "offered",
         "proven",
         "running_due",
         "stage",
@@ -42,6 +43,8 @@ class JobRecord:
         #: Serial of the connection that offered it; on any other the server has forgotten it.
         self.stage = JobStage.OFFERED
         self.metadata: JobMetadata = NO_METADATA
+        self.offered: Job | None = None
+        #: What was offered, for as long as it may be assigned; it weighs 5 kB.
         self.holds_place = False
         self.assigned_at = 0.0
         self.running_due = False
@@ -87,6 +90,11 @@ class JobBook:
     def get(self, job_id: str) -> JobRecord | None:
         """The record of a job, if it is remembered."""
         return self._records.get(job_id)
+
+    def offered_job(self, job_id: str) -> Job | None:
+        """A job as it was offered, until it is assigned or comes to nothing."""
+        record = self._records.get(job_id)
+        return None if record is None else record.offered
 
     @property
     def places_taken(self) -> int:
@@ -143,6 +151,8 @@ class JobBook:
         record.apply(event)
         self._open_offers -= was_offered
         is_reserved = record.stage is JobStage.ACCEPTED
+        if not is_reserved:
+            record.offered = None
         self._reserved += is_reserved - was_reserved
         if is_reserved and not record.holds_place:
             record.holds_place = True

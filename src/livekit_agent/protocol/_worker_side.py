@@ -4,6 +4,8 @@ What is sent without being asked for:
 
 - the registration, at the 101; then, at the register response and before anything else, the worker's standing (a fresh
   registration counts as AVAILABLE with load 0), the ids of jobs that run on, and every status not yet proven;
+- RUNNING with the next write, or before the job's final status if that comes first: who reports it is about to call a
+  handler, and need not wait for the message to be built;
 - the standing again whenever it changed, coalesced: it is compared when ``data_to_send`` is called, so a burst of
   answers sends one.  FULL leaves in the same write as the answer that took the last place;
 - a WorkerPing behind each write that holds a final status: its pong proves the delivery.
@@ -96,6 +98,7 @@ class WorkerConnection(SignalConnection):
         self._policy_full = False
         self._draining = False
         self._standing_sent: tuple[bool, float, int, bool] | None = None
+        self._running_due: list[JobRecord] = []
         self._proof_due: list[JobRecord] = []
         self._proofs: dict[int, list[JobRecord]] = {}
         self._last_ping = 0
@@ -152,11 +155,16 @@ class WorkerConnection(SignalConnection):
         that the job's stage does not allow (a second final one above all).
         """
         self._now = now
+        if self._running_due and status is not JobStatus.RUNNING:
+            self._send_running()
         report_status(self._book, job_id, status, error)
         record = self._book.get(job_id)
         assert record is not None
         if self._stage is Stage.REGISTERED:
-            self._send_status(record, now)
+            if record.final is None:
+                self._running_due.append(record)
+            else:
+                self._send_final(record, now)
 
     def set_standing(self, load: float, full: bool, now: float) -> None:
         """What the server should know of the worker.  Sent with the next write if it differs enough."""
@@ -189,11 +197,14 @@ class WorkerConnection(SignalConnection):
         """As the base class; the standing and the delivery ping are counted where they are due."""
         if self._ws.outbox_bytes:
             return True
-        return self._stage is Stage.REGISTERED and (bool(self._proof_due) or self._standing_due() is not None)
+        return self._stage is Stage.REGISTERED and (
+            bool(self._running_due) or bool(self._proof_due) or self._standing_due() is not None
+        )
 
     def data_to_send(self) -> bytes:
-        """The bytes to write next; adds the standing and the delivery ping where due."""
+        """The bytes to write next; adds RUNNING, the standing and the delivery ping where due."""
         if self._stage is Stage.REGISTERED:
+            self._send_running()
             self._send_standing()
             self._send_proof_ping()
         return super().data_to_send()
@@ -231,13 +242,15 @@ class WorkerConnection(SignalConnection):
             _codec.worker_status(full=full, load=load, job_count=count, draining=draining),
         )
 
-    def _send_status(self, record: JobRecord, now: float) -> None:
-        """Say what is due of a job.  On its own connection a final status waits until the server knows the job."""
-        if record.running_due:
-            record.running_due = False
-            self._say(Kind.JOB_STATUS, _codec.job_status(record.job_id, JobStatus.RUNNING, ""))
-        if record.final is None:
-            return
+    def _send_running(self) -> None:
+        for record in self._running_due:
+            if record.running_due:
+                record.running_due = False
+                self._say(Kind.JOB_STATUS, _codec.job_status(record.job_id, JobStatus.RUNNING, ""))
+        self._running_due.clear()
+
+    def _send_final(self, record: JobRecord, now: float) -> None:
+        """Say how a job ended.  On its own connection this waits until the server knows the job."""
         settled_at = record.assigned_at + STATUS_SETTLE_TIME if record.connection == self._serial else now
         if now < settled_at:
             self._timers.set(Timer.SETTLE, settled_at, record.job_id)
@@ -263,6 +276,7 @@ class WorkerConnection(SignalConnection):
 
     def _before_close(self, now: float) -> None:
         if self._stage is Stage.REGISTERED:
+            self._send_running()
             for record in self._book.unproven():
                 # Too early is better than never; what has not settled is not counted as proven.
                 if self._timers.stop(Timer.SETTLE, record.job_id):
@@ -273,6 +287,7 @@ class WorkerConnection(SignalConnection):
     def _after_end(self) -> None:
         self._proofs.clear()
         self._proof_due.clear()
+        self._running_due.clear()  # each record remembers that it is due
         for job_id, was in self._book.lose_connection():
             lost = AssignmentLapsed if was is JobStage.ACCEPTED else AnswerExpired
             self._events.append(lost(job_id=job_id))
@@ -317,8 +332,10 @@ class WorkerConnection(SignalConnection):
         self._send_standing()
         if live := [record.job_id for record in self._book.live()]:
             self._say(Kind.MIGRATE, _codec.migrate(live))
-        for record in list(self._book.live()) + self._book.unproven():
-            self._send_status(record, now)
+        self._running_due = [record for record in self._book.live() if record.running_due]
+        self._send_running()
+        for record in self._book.unproven():
+            self._send_final(record, now)
 
     def _on_offer(self, event: JobOffered, now: float, before: Stage) -> None:
         job = event.job
@@ -338,7 +355,7 @@ class WorkerConnection(SignalConnection):
         elif self._book.open_offers >= OFFERS_MAX:
             self._refuse_offer(job.id, f"came while {OFFERS_MAX} offers were open")
         else:
-            self._book.open(job.id, self._serial)
+            self._book.open(job.id, self._serial).offered = job
             self._timers.set(Timer.ANSWER, now + ANSWER_TIMEOUT, job.id)
             self._events.append(JobOffered(job=job, resuming=event.resuming, answer_by=now + ANSWER_TIMEOUT))
 
@@ -368,6 +385,7 @@ class WorkerConnection(SignalConnection):
         if record is None or not record.allows(Input.TERMINATE):
             self._skip("termination", f"job {printable(event.job_id, 80)} is not running")
             return
+        self._send_running()  # what was reported before is said before
         self._book.change(record, Input.TERMINATE)
         self._events.append(event)
 
@@ -404,7 +422,7 @@ class WorkerConnection(SignalConnection):
         elif timer is Timer.SETTLE:
             record = self._book.get(job_id)
             if record is not None and self._stage is Stage.REGISTERED and not record.proven:
-                self._send_status(record, now)
+                self._send_final(record, now)
 
     def _on_handshake_timeout(self, now: float) -> None:
         for item in self._ws.receive_eof():

@@ -57,7 +57,7 @@ from .._errors import AgentError, RoomConnectError, RoomError, log_error, printa
 from .._options import WorkerOptions
 from .._types import CancelReason, JobStatus
 from ..context import Cleanup, JobContext, JobLog
-from ..handlers import UniversalHandler
+from ..handlers import UniversalHandler, hears_ends
 from ..protocol import JobAssigned
 from ._outcome import Outcome, error_text, judge, only_leaf
 from ._timekeeper import Alarm, Timekeeper
@@ -140,6 +140,14 @@ class Phase(Enum):
 
 class JobScope:
     """A running job.  Made at the assignment; ``run`` is its task."""
+
+    # A worker may hold 10,000, and so many attributes in a dictionary weigh two kilobytes.
+    __slots__ = (
+        "_assigned", "_budget", "_cancelled_at", "_cared_for", "_cleanups", "_deadline", "_delivered", "_delivery",
+        "_done", "_grace", "_host", "_interrupt", "_leave_alarm", "_left", "_note", "_phase", "_reason",
+        "_reported_at", "_room", "_scope", "_shutting_down", "_started_at", "_stuck_alarm", "_timeout_alarm", "_told",
+        "_warned", "abandoned", "job", "log", "outcome", "stuck", "task",
+    )  # fmt: skip
 
     def __init__(self, host: JobHost, assigned: JobAssigned) -> None:
         self.job = assigned.job
@@ -415,7 +423,8 @@ class JobScope:
             await self._within_budget(self._run_cleanups)
         if not self.stuck:
             await self._report_and_leave()
-            await self._within_budget(self._call_terminated)
+            if hears_ends(self._host.handler):
+                await self._within_budget(self._call_terminated)
         if self.stuck:
             assert self._cared_for is not None
             await self._cared_for.wait()
