@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import live, peer, processes, rooms, wire
+from . import frames, live, peer, processes, rooms, wire
 from .report import Figure, table, write
 
 BACKENDS = ("asyncio", "trio")
@@ -69,8 +69,10 @@ def main() -> int:
 
     smoke: bool = arguments.smoke
     run("import", lambda: processes.imports(smoke))
+    run("frames", lambda: frames.measure(smoke))
     for backend in BACKENDS:
         run(f"wire {backend}", lambda backend=backend: wire.measure(backend, smoke))
+        run(f"rate {backend}", lambda backend=backend: processes.rate(backend, smoke))
         run(f"memory {backend}", lambda backend=backend: processes.memory(backend, smoke))
         run(f"idle {backend}", lambda backend=backend: processes.idle(backend, smoke))
         run(f"room model {backend}", lambda backend=backend: rooms.model(backend, smoke))

@@ -1,6 +1,6 @@
 """A worker in a process of its own, so that memory, wake-ups and start can be seen from outside.
 
-    python -m benchmarks.child idle|held|start  ours|raw  asyncio|trio  URL  [agent name]
+    python -m benchmarks.child idle|held|rate|start  ours|raw  asyncio|trio  URL  [agent name]
 
 Prints one JSON object per line: ``registered`` with the monotonic moment, and for each start of a job nothing at all.
 It ends when its stdin does.
@@ -63,7 +63,7 @@ async def ours(mode: str, url: str, name: str) -> None:
     async def hold(ctx: Any) -> None:
         await two_children_and_a_stream(ctx.task_group)
 
-    worker = make_worker(url, Started(lambda *_: None, hold), name=name, rooms=rooms)
+    worker = make_worker(url, Started(lambda *_: None, None if mode == "rate" else hold), name=name, rooms=rooms)
     async with worker:
         say("registered")
         await until_stdin_ends()
@@ -76,7 +76,11 @@ async def raw(mode: str, url: str, name: str) -> None:
 
     kept: list[object] = []
 
-    async def hold(job: object) -> None:
+    async def hold(job: Any) -> None:
+        if mode == "rate":
+            await worker.finished(job.id)
+            return
+        kept.append(job)
         async with anyio.create_task_group() as group:
             await two_children_and_a_stream(group)
 
@@ -88,7 +92,6 @@ async def raw(mode: str, url: str, name: str) -> None:
                     case "availability":
                         await worker.accept(message.availability.job)
                     case "assignment":
-                        kept.append(message.assignment.job)
                         jobs.start_soon(hold, message.assignment.job)
                     case _:
                         pass

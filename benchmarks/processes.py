@@ -121,6 +121,63 @@ def memory(backend: str, smoke: bool) -> list[Figure]:
     return figures
 
 
+# --------------------------------------------------------- jobs per second
+
+
+async def _rate(who: str, backend: str, jobs: int) -> tuple[float, float]:
+    """Jobs per second with 1,000 in flight (the 50 ms before an end is reported are no limit then), and the worker's
+    processor time for each, in microseconds.  A process of its own for the worker, as the peer has."""
+    async with dispatcher() as server:
+        with child("rate", who, backend, server.url) as process:
+            worker = await server.next_worker(1)
+            seen = psutil.Process(process.pid)
+            gate = anyio.Semaphore(1_000)
+
+            async def one() -> None:
+                job = worker.new_job()
+                await worker.run_job(job)
+                await worker.until_ended(job)
+                gate.release()
+
+            async def run(count: int) -> None:
+                async with anyio.create_task_group() as group:
+                    for _ in range(count):
+                        await gate.acquire()
+                        group.start_soon(one)
+
+            await run(min(jobs, 300))
+            spent, began = sum(seen.cpu_times()[:2]), time.monotonic()
+            await run(jobs)
+            elapsed = time.monotonic() - began
+            return jobs / elapsed, (sum(seen.cpu_times()[:2]) - spent) / jobs * 1e6
+
+
+def rate(backend: str, smoke: bool) -> list[Figure]:
+    rounds, jobs = (1, 100) if smoke else (3, 4_000)
+    floor: list[tuple[float, float]] = []
+    ours: list[tuple[float, float]] = []
+    for _ in range(rounds):
+        floor.append(anyio.run(_rate, "raw", backend, jobs))
+        ours.append(anyio.run(_rate, "ours", backend, jobs))
+    return [
+        Figure(
+            what="jobs per second, trivial handler",
+            backend=backend,
+            ours=p50([each[0] for each in ours]),
+            floor=p50([each[0] for each in floor]),
+            unit="/s",
+            goal="≥ 30x the peer's threads",
+        ),
+        Figure(
+            what="processor time of a trivial job, offer to final status",
+            backend=backend,
+            ours=p50([each[1] for each in ours]),
+            floor=p50([each[1] for each in floor]),
+            unit="µs",
+        ),
+    ]
+
+
 # -------------------------------------------------------------------- idle
 
 

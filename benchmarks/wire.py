@@ -1,4 +1,4 @@
-"""On the wire, in one process: assignment → handler, and jobs per second.  Ours and the floor take turns."""
+"""On the wire, in one process: assignment → handler.  Ours and the floor take turns."""
 
 from __future__ import annotations
 
@@ -69,26 +69,6 @@ async def _latency(contender: Contender, samples: int) -> list[float]:
     return delays[20:]
 
 
-async def _rate(contender: Contender, jobs: int) -> list[float]:
-    """Jobs per second with 1,000 in flight, so that the 50 ms before an end is reported are no limit."""
-    starts: Starts = {}
-    async with dispatcher() as server, contender(server, starts) as worker:
-        gate = anyio.Semaphore(1_000)
-
-        async def one() -> None:
-            job = worker.new_job()
-            await worker.run_job(job)
-            await worker.until_ended(job)
-            gate.release()
-
-        began = time.monotonic()
-        async with anyio.create_task_group() as group:
-            for _ in range(jobs):
-                await gate.acquire()
-                group.start_soon(one)
-        return [jobs / (time.monotonic() - began)]
-
-
 def _alternate(
     measure: Callable[[Contender, int], Awaitable[list[float]]], backend: str, rounds: int, size: int
 ) -> tuple[list[float], list[float]]:
@@ -101,7 +81,7 @@ def _alternate(
 
 
 def measure(backend: str, smoke: bool) -> list[Figure]:
-    rounds, samples, jobs = (1, 20, 100) if smoke else (6, 200, 3_000)
+    rounds, samples = (1, 20) if smoke else (6, 200)
     floor, ours = _alternate(_latency, backend, rounds, samples)
     latency = Figure(
         what="assignment → handler, p50",
@@ -112,13 +92,4 @@ def measure(backend: str, smoke: bool) -> list[Figure]:
         goal="≤ 1.6x",
         met=p50(ours) <= 1.6 * p50(floor),
     )
-    floor, ours = _alternate(_rate, backend, (rounds + 1) // 2, jobs)
-    rate = Figure(
-        what="jobs per second, trivial handler",
-        backend=backend,
-        ours=p50(ours),
-        floor=p50(floor),
-        unit="/s",
-        goal="≥ 30x the peer's threads",
-    )
-    return [latency, rate]
+    return [latency]

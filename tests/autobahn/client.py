@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from livekit_agent.protocol._state import Role
-from livekit_agent.protocol._websocket import Closed, Failed, Item, Message, WebSocket
+from livekit_agent.protocol._websocket import Closed, Failed, Item, WebSocket
 from livekit_agent.runtime._transport import Endpoint, NetworkConnector
 
 _READ_BYTES = 65536
@@ -23,7 +23,7 @@ _LINGER = 2.0
 """Seconds that the peer has to close the stream after the Close frames: who drops first loses the peer's verdict."""
 
 
-async def converse(port: int, target: str, hear: Callable[[WebSocket, Message], None]) -> Item | None:
+async def converse(port: int, target: str, hear: Callable[[WebSocket, bytes | str], None]) -> Item | None:
     """One connection, until it ends; ``hear`` may answer a message.  Returns how it ended, None for a bare end."""
     endpoint = Endpoint(host="127.0.0.1", port=port, tls=False, target=target)
     stream = await NetworkConnector()(endpoint)
@@ -37,7 +37,7 @@ async def converse(port: int, target: str, hear: Callable[[WebSocket, Message], 
         return last
 
 
-async def _serve(stream: ByteStream, socket: WebSocket, hear: Callable[[WebSocket, Message], None]) -> Item | None:
+async def _serve(stream: ByteStream, socket: WebSocket, hear: Callable[[WebSocket, bytes | str], None]) -> Item | None:
     try:
         while True:
             if data := socket.take_outbox():
@@ -50,10 +50,10 @@ async def _serve(stream: ByteStream, socket: WebSocket, hear: Callable[[WebSocke
         return None
 
 
-def _take(items: Iterator[Item], socket: WebSocket, hear: Callable[[WebSocket, Message], None]) -> Item | None:
+def _take(items: Iterator[Item], socket: WebSocket, hear: Callable[[WebSocket, bytes | str], None]) -> Item | None:
     last = None
     for item in items:
-        if isinstance(item, Message):
+        if isinstance(item, bytes | str):
             hear(socket, item)
         elif isinstance(item, Closed | Failed):
             last = item
@@ -68,9 +68,9 @@ async def _drain(stream: ByteStream) -> None:
         pass
 
 
-def echo(socket: WebSocket, message: Message) -> None:
+def echo(socket: WebSocket, message: bytes | str) -> None:
     """What the suite wants of a client under test."""
-    socket.send_message(message.payload)
+    socket.send_message(message)
 
 
 async def run_cases(port: int, agent: str) -> int:

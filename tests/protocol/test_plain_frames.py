@@ -47,7 +47,7 @@ class ByWsproto:
 
     def __enter__(self) -> None:
         self._patches = [
-            mock.patch.object(FrameGuard, "plain", return_value=None),
+            mock.patch.object(FrameGuard, "plain", return_value=([], 0)),
             mock.patch.object(_websocket, "MASKED_BYTES_MAX", -1),
             mock.patch.object(_websocket, "plain_frame", side_effect=AssertionError("not a plain frame")),
         ]

@@ -35,7 +35,7 @@ from ._events import ConnectionClosed, Event, MessageSkipped
 from ._jobs import JobBook
 from ._state import CONVERSATION, SPEAKER, Kind, Role, Stage
 from ._timers import Timer, TimerTable
-from ._websocket import Closed, Failed, Item, Message, Pulse, WebSocket
+from ._websocket import Closed, Failed, Item, Pulse, WebSocket
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message as ProtoMessage
@@ -234,8 +234,8 @@ class SignalConnection:
     # ------------------------------------------------------------------------------------ hearing
 
     def _on_item(self, item: Item, now: float) -> None:
-        if isinstance(item, Message):
-            self._on_message(item.payload, now)
+        if isinstance(item, bytes | str):
+            self._on_message(item, now)
         elif isinstance(item, Closed):
             self._on_closed(item)
         elif isinstance(item, Failed):

@@ -10,6 +10,12 @@ from .._bounds import FRAGMENTS_MAX, MESSAGE_BYTES_MAX
 
 __all__ = ["FrameGuard"]
 
+#: First byte of a frame that is a whole binary message.
+_PLAIN = 0x82
+
+#: A flood of empty frames must not become a list of them all.
+_AT_ONCE = 100
+
 _OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
 
@@ -30,31 +36,38 @@ class FrameGuard:
         """A message has begun and not ended."""
         self._illegal = False
 
-    def plain(self, data: bytes, position: int) -> tuple[int, int] | None:
-        """Where the payload lies of a whole plain frame that begins at ``position``; None for anything else.
+    def plain(self, data: bytes, position: int) -> tuple[list[tuple[int, int]], int]:
+        """Where the payloads lie of the whole plain frames at ``position``, a hundred at most, and where they end.
 
         Plain is what needs no state: one unfragmented binary message within the bounds, its length in the short or the
         middle form and no longer than need be, with nothing open before it.  Its payload is still masked where the
         peer's frames are; the key precedes it.
         """
-        size = len(data) - position
-        if self._header or self._body_left or self._open or self._illegal or size < 2 or data[position] != 0x82:
-            return None
-        length, start = data[position + 1], position + 2
-        if self._masked:
-            length -= 0x80
-        if length == 126 and size >= 4:
-            length, start = data[start] << 8 | data[start + 1], start + 2
-            if length < 126:
-                return None
-        elif not 0 <= length < 126:
-            return None
-        if self._masked:
-            start += 4
-        end = start + length
-        if end > len(data) or self._too_much(0x2, length):
-            return None
-        return start, end
+        found: list[tuple[int, int]] = []
+        size, masked = len(data), self._masked
+        if self._header or self._body_left or self._open or self._illegal:
+            return found, position
+        while size >= position + 2 and data[position] == _PLAIN and len(found) < _AT_ONCE:
+            length, start = data[position + 1], position + 2
+            if masked:
+                length -= 0x80
+                start += 4
+            if length == 126 and size >= position + 4:
+                length = data[position + 2] << 8 | data[position + 3]
+                start += 2
+                if length < 126 or length > MESSAGE_BYTES_MAX:
+                    break
+            elif not 0 <= length < 126:
+                break
+            end = start + length
+            if end > size:
+                break
+            found.append((start, end))
+            position = end
+        if found:
+            # What an illegal continuation behind them would be added to.
+            self._message_bytes, self._fragments = found[-1][1] - found[-1][0], 1
+        return found, position
 
     def excess(self, data: bytes) -> int | None:
         """Follow ``data``; how many of its bytes precede a header that announces too much, None without such a one."""

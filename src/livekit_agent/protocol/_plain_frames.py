@@ -19,6 +19,7 @@ MASKED_BYTES_MAX = 2048
 _BINARY = 0x82
 _MASKED = 0x80
 _POOL_KEYS = 64
+_SHORT = [bytes((_BINARY, second)) for second in range(256)]
 
 
 class MaskPool:
@@ -55,7 +56,7 @@ def plain_frame(payload: bytes, key: bytes | None) -> bytes:
     size = len(payload)
     masked = 0 if key is None else _MASKED
     if size < 126:
-        head = bytes((_BINARY, masked | size))
+        head = _SHORT[masked | size]
     elif size < 2**16:
         head = pack("!BBH", _BINARY, masked | 126, size)
     else:

@@ -36,7 +36,6 @@ __all__ = [
     "Closed",
     "Failed",
     "Item",
-    "Message",
     "Pulse",
     "Refused",
     "Requested",
@@ -81,13 +80,6 @@ class Requested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """A whole message; text frames give str."""
-
-    payload: bytes | str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Pulse:
     """A ping (answered already) or a pong."""
 
@@ -108,7 +100,9 @@ class Failed:
     reason: str
 
 
-Item = Accepted | Refused | Requested | Message | Pulse | Closed | Failed
+#: What happened.  A whole message is its bare payload, text frames giving str: a box around each would cost as much as
+#: finding it.
+Item = bytes | str | Accepted | Refused | Requested | Pulse | Closed | Failed
 
 
 class _Phase(Enum):
@@ -316,14 +310,13 @@ class WebSocket:
         )
 
     def _receive_frames(self, data: bytes) -> Iterator[Item]:
-        guard, position = self._guard, 0
-        while (found := guard.plain(data, position)) is not None:
-            # The direct path: wsproto is between two messages, and stays there.
-            start, position = found
-            payload = data[start:position]
-            yield Message(payload=payload if self._client else xor(payload, data[start - 4 : start]))
-            if self._phase is _Phase.DONE:
-                return
+        # The direct path: wsproto is between two messages, and stays there.
+        found, position = self._guard.plain(data, 0)
+        while found:
+            for start, end in found:
+                payload = data[start:end]
+                yield payload if self._client else xor(payload, data[start - 4 : start])
+            found, position = self._guard.plain(data, position)
         if position < len(data):
             yield from self._receive_other_frames(data[position:] if position else data)
 
@@ -342,10 +335,10 @@ class WebSocket:
     def _frame_item(self, event: ws.Event) -> Item | None:
         if isinstance(event, ws.TextMessage):
             self._message += event.data.encode()
-            return Message(payload=self._whole_message().decode()) if event.message_finished else None
+            return self._whole_message().decode() if event.message_finished else None
         if isinstance(event, ws.BytesMessage):
             self._message += event.data
-            return Message(payload=self._whole_message()) if event.message_finished else None
+            return self._whole_message() if event.message_finished else None
         if isinstance(event, ws.Ping):
             if not self._we_closed:
                 self._outbox += self._handshake.send(event.response())
