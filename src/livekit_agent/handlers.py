@@ -354,9 +354,7 @@ async def ask(handler: UniversalHandler, job: Job) -> JobMetadata | Reject:
 
 
 async def _call_request(function: Callable[[Job], Any], job: Job) -> object:
-    if inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
-    ):
+    if _runs_on_the_loop(getattr(function, "__func__", function)):
         answer = function(job)
         # A plain function that wraps a coroutine function looks like it, and may have run it already.
         return await answer if inspect.isawaitable(answer) else answer
@@ -365,6 +363,16 @@ async def _call_request(function: Callable[[Job], Any], job: Job) -> object:
     boxed = await anyio.to_thread.run_sync(_boxed, function, job, abandon_on_cancel=True, limiter=_request_threads())
     answer = boxed[0]
     return await answer if inspect.isawaitable(answer) else answer
+
+
+def _runs_on_the_loop(function: Callable[..., Any]) -> bool:
+    """Whether calling it makes a coroutine, as far as one can see."""
+    known = getattr(function, "__code__", None)
+    if known is not None and not hasattr(function, "__wrapped__"):
+        return bool(known.co_flags & inspect.CO_COROUTINE) or inspect.iscoroutinefunction(function)
+    return inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
+    )
 
 
 def _boxed(function: Callable[[Job], Any], job: Job) -> tuple[Any]:
