@@ -15,7 +15,7 @@ from anyio.abc import ByteStream
 
 from .._bounds import CLOSE_TIMEOUT, DEAD_AFTER_SILENCE, PING_AFTER_SILENCE, READ_BYTES_MAX, WRITE_TIMEOUT
 from .._errors import printable
-from ..protocol._websocket import Closed, Failed, Item, Message, WebSocket
+from ..protocol._websocket import Closed, Failed, Item, WebSocket
 from ._remote_wire import Outbox
 
 __all__ = ["BROKEN", "End", "carry", "send"]
@@ -109,9 +109,9 @@ class _Carrier:
         """What came; True when it was the last."""
         for item in items:
             match item:
-                case Message(payload=bytes() as payload):
+                case bytes() as payload:
                     self._end.receive(payload)
-                case Message():
+                case str():
                     self._end.outbox.fail(4002, "a message of text")
                 case Closed(code=code, reason=reason):
                     self._closed = True
