@@ -94,7 +94,7 @@ def autobahn(session: nox.Session) -> None:
 
 @nox.session(python="3.12")
 def contracts(session: nox.Session) -> None:
-    """The conformance suite against our worker and livekit-agents 1.8.9; writes docs/contracts.md's table."""
+    """The conformance suite against ours, livekit-agents and @livekit/agents; writes docs/contracts.md's table."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
     session.run("python", "tests/e2e/foreign/install.py")
     session.run("python", "docs/contracts_table.py")

@@ -1,14 +1,16 @@
-"""Plays the conformance suite against this package and livekit-agents, and writes docs/contracts.md's table.
+"""Plays the conformance suite against this package, livekit-agents and @livekit/agents, and writes docs/contracts.md's
+table.
 
     python docs/contracts_table.py          as `nox -s contracts` does, after tests/e2e/foreign/install.py
 
-LIVEKIT_PEER_PYTHON names another interpreter that has livekit-agents.  @livekit/agents has an adapter and no column: it
-reports no job's status, so that one reason would fail most of its cases.
+LIVEKIT_PEER_PYTHON names another interpreter that has livekit-agents, NODE_MODULES_PARENT the directory above a
+`node_modules` with @livekit/agents.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,12 +34,20 @@ def main() -> int:
     return 1 if failed else 0
 
 
+#: How a case ends whose only fault is that no status of a job ever comes.
+NO_STATUS = "no terminal status"
+
+
 def workers() -> dict[str, list[str]]:
     """The commands of those that can be started here."""
     found: dict[str, list[str]] = {"ours": [sys.executable, str(ADAPTERS / "ours.py")]}
     peer = Path(os.environ.get("LIVEKIT_PEER_PYTHON", FOREIGN / "peer" / "bin" / "python"))
     if peer.exists():
         found["livekit-agents 1.8.9"] = [str(peer), str(ADAPTERS / "peer.py"), "start"]
+    modules = Path(os.environ.setdefault("NODE_MODULES_PARENT", str(FOREIGN / "node")))
+    node = shutil.which("node")
+    if node and (modules / "node_modules" / "@livekit" / "agents").exists():
+        found["@livekit/agents 1.9.0"] = [node, str(ADAPTERS / "node.mjs")]
     return found
 
 
@@ -60,13 +70,20 @@ def table(columns: dict[str, dict[int, Result]]) -> str:
         rows.append(f"| **{case}** {case.title} | " + " | ".join(cells) + " |")
     counts = []
     for results in columns.values():
-        run = [result.verdict.value for result in results.values() if result.case.run is not None]
+        run = [verdict(result) for result in results.values() if result.case.run is not None]
         counts.append(", ".join(f"{run.count(word)} {word}" for word in dict.fromkeys(sorted(run, key=str.lower))))
     return "\n".join([*rows, "| run | " + " | ".join(counts) + " |", ""])
 
 
+def verdict(result: Result) -> str:
+    """As the last row counts it."""
+    return "no status" if cell(result) == "*no status*" else result.verdict.value
+
+
 def cell(result: Result) -> str:
     what = result.what.replace("|", "\\|")
+    if result.what.startswith(NO_STATUS) and "exited" not in result.what:
+        return "*no status*"
     return what if result.verdict.value == "ok" else f"*{result.verdict.value}*: {what}"
 
 
