@@ -53,6 +53,14 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(python="3.12")
+def endurance(session: nox.Session) -> None:
+    """A thousand visits to a real livekit-server (on PATH), and each operation given up at its worst moments."""
+    session.install("-e", ".[dev]", *CONSTRAINTS)
+    command = ("pytest", "tests/rooms/endurance.py", "-m", "real_server", "-s", *session.posargs)
+    session.run("python", "tests/e2e/netns.py", *command, env={"CI": "true"})
+
+
+@nox.session(python="3.12")
 def bench(session: nox.Session) -> None:
     """The benchmarks; writes docs/benchmarks.md."""
     session.install("-e", ".[dev]", *CONSTRAINTS)

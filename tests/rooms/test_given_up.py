@@ -5,7 +5,7 @@ of them, and at that step its scope is cancelled.  Whatever the step: what it ra
 both participants still work, and when they are left every handle has been given back and no request is open.
 
 Under virtual time, which makes the steps the same each time.  What needs real time or threads (files) is not here;
-tests/rooms/soak.py does the like on a real server, at random instants.
+tests/rooms/endurance.py does the like on a real server, at each request of the library and at any instant.
 """
 
 from __future__ import annotations
