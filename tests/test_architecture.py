@@ -311,3 +311,11 @@ def test_functions_fit_a_screen(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("__init__.py")])
 def test_every_module_opens_with_its_theory(name: str) -> None:
     assert len(ast.get_docstring(TREES[name]) or "") >= 20, f"{name} has no docstring that says what it is about"
+
+
+def test_every_bound_has_a_test_of_what_happens_when_it_is_reached() -> None:
+    """The table is tests/test_bounds.py's: a new row of ``_bounds`` needs a line there."""
+    from livekit_agent._bounds import BOUNDS
+    from test_bounds import OPEN, WHEN_FULL
+
+    assert sorted([*WHEN_FULL, *OPEN]) == sorted(bound.name for bound in BOUNDS)

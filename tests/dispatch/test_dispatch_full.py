@@ -1,0 +1,61 @@
+"""What the dispatch server does when it has enough."""
+
+from __future__ import annotations
+
+import pytest
+from dispatch_world import World
+from livekit.protocol import agent as agent_pb
+from livekit.protocol import models as models_pb
+
+from livekit_agent import ResourceExhaustedError
+from livekit_agent.api import ApiError, LiveKitAPI
+from livekit_agent.dispatch import DispatchServer, _core, _launches
+from livekit_agent.dispatch._events import JobLost, JobPhase
+
+
+def test_only_jobs_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_launches, "SERVER_JOBS_MAX", 3)
+    world = World()
+    worker = world.worker("a")
+    world.open_room()
+    jobs = []
+    for number in range(6):
+        world.dispatch("a")
+        jobs.append(worker.take_job(f"agent-{number}"))
+        if number in (1, 3):
+            worker.report(jobs[-1], "SUCCESS")
+    # Four run, which is more than the bound, and none of them is forgotten; of the ended ones none is left.
+    assert [job.id for job in world.jobs] == [jobs[n].id for n in (0, 2, 4, 5)]
+    assert {job.phase for job in world.jobs} == {JobPhase.RUNNING}
+
+
+async def test_a_room_has_so_many_dispatches_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "DISPATCHES_PER_ROOM_MAX", 3)
+    world = World()
+    world.open_room()  # its implicit one is the first
+    world.dispatch("a")
+    third = world.dispatch("b")
+    with pytest.raises(ResourceExhaustedError) as caught:
+        world.dispatch("c")
+    assert (caught.value.resource, caught.value.limit) == ("dispatches", 3)
+    world.delete(third)
+    world.dispatch("c")
+    async with DispatchServer() as server, LiveKitAPI(server.url, server.api_key, server.api_secret) as api:
+        for name in "ab":
+            await api.dispatch.create("r", name)
+        with pytest.raises(ApiError) as refused:
+            await api.dispatch.create("r", "c")
+        assert (refused.value.status, refused.value.twirp_code) == (429, "resource_exhausted")
+
+
+def test_a_simulated_job_waits_ten_seconds_for_its_answer() -> None:
+    world = World()
+    worker = world.worker("a")
+    worker.say(simulate_job=agent_pb.SimulateJobRequest(room=models_pb.Room(name="r")))
+    worker.hear_offer()
+    world.advance(9.99)
+    assert world.job.phase is JobPhase.OFFERED
+    world.advance(0.01)
+    assert world.job.phase is JobPhase.LOST
+    (lost,) = world.took_place(JobLost)
+    assert lost.reason == "no answer in time"
