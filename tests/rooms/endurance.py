@@ -124,12 +124,14 @@ async def back_to(before: tuple[int, int]) -> None:
     assert all(now <= then for now, then in zip(footprint(), before, strict=True)), (footprint(), before)
 
 
-async def in_a_warm_process(venue: NativeVenue, body: Callable[[dict[int, str]], Awaitable[None]]) -> None:
-    """``body`` between two looks at threads and descriptors; the library has its own from the first visit on."""
+async def in_a_warm_process(
+    venue: NativeVenue, body: Callable[[dict[int, str]], Awaitable[None]], *usual: Operation
+) -> None:
+    """``body`` between two looks at threads and descriptors; the library keeps some from the first ``usual`` use on."""
     async with venue.open():
         with counted_handles() as handles:
-            for _ in range(2):
-                await live(venue, leave, Strike())
+            for operation in usual:
+                await live(venue, operation, Strike())
             await nobody_left(venue, handles)
             before = footprint()
             await body(handles)
@@ -148,7 +150,7 @@ async def test_given_up_at_each_request_of_the_library(native: NativeVenue, oper
                 await live(native, operation, Strike(moment, number))
                 await nobody_left(native, handles)
 
-    await in_a_warm_process(native, body)
+    await in_a_warm_process(native, body, leave, operation)
 
 
 async def test_given_up_at_any_instant(native: NativeVenue, backend: str) -> None:
@@ -159,7 +161,7 @@ async def test_given_up_at_any_instant(native: NativeVenue, backend: str) -> Non
             await live(native, chance.choice(OPERATIONS), Strike(), within=chance.uniform(0, 0.3))
         await nobody_left(native, handles)
 
-    await in_a_warm_process(native, body)
+    await in_a_warm_process(native, body, *OPERATIONS)
 
 
 async def test_a_thousand_visits_cost_nothing_that_stays(native: NativeVenue) -> None:
@@ -182,4 +184,4 @@ async def test_a_thousand_visits_cost_nothing_that_stays(native: NativeVenue) ->
         assert late - early <= GROWTH_MAX
         assert all(now <= then for now, then in zip(after, before, strict=True))
 
-    await in_a_warm_process(native, body)
+    await in_a_warm_process(native, body, leave, leave)
