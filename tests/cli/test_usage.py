@@ -67,7 +67,7 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["run", "agent:nope"], 1, "agent has no 'nope'", "it has handler"),
         (["run", "agent:handler"], 78, "LIVEKIT_URL: not set", "LIVEKIT_URL or --url"),
         (["dev", "no_such_file.py"], 2, "does not exist", "dev --help"),
-        (["dev", "agent.py", "--say", "hello"], 2, "--say needs --room", "dev --help"),
+        (["dev", "agent.py", "--say", "hello"], 2, "--say and --play need --room", "dev --help"),
         (["serve", "--port", "99999"], 2, "99999 is not in the range", "serve --help"),
         (["serve", "--api-key", "k"], 2, "--api-secret is missing", "serve --help"),
         (["dispatch", "create"], 2, "Missing argument 'ROOM'", "dispatch create --help"),
@@ -228,7 +228,7 @@ def test_the_help_names_every_variable(command: Command, path: str) -> None:
     ):
         assert f"env: {variable}" in text
     sections = [line for line in result.out.splitlines() if line and not line.startswith(" ")]
-    own = ["Embedded server:"] if path == "dev" else []
+    own = ["Visitor:"] if path == "dev" else []
     assert sections[1:] == [*own, "Connection:", "Agent:", "Time:", "Output:", "Other:"]
 
 
