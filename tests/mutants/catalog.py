@@ -293,7 +293,7 @@ _ALL = (
         "running_unsaid_after_reconnects",
         "from the third connection on RUNNING is not said",
         "W7",
-        Line(_WORKER_SIDE + "_send_status", "if record.running_due:", "if record.running_due and self._serial < 3:"),
+        Line(_WORKER_SIDE + "_send_running", "if record.running_due:", "if record.running_due and self._serial < 3:"),
     ),
     _mutant(
         "promises_leaked_after_reconnects",
@@ -391,9 +391,9 @@ _ALL = (
     ),
     _mutant(
         "running_said_again_after_reconnects",
-        "from the third connection on RUNNING is repeated at whatever is said of the job",
+        "from the third connection on RUNNING is repeated at each registration",
         "W7 W10",
-        Line(_WORKER_SIDE + "_send_status", "record.running_due = False", "record.running_due = self._serial > 2"),
+        Line(_WORKER_SIDE + "_send_running", "record.running_due = False", "record.running_due = self._serial > 2"),
     ),
     _mutant(
         "tokens_nearly_over_after_reconnects",
