@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["Tap", "who_am_i"]
 
 #: Whose task this is: ``w0.1`` for everything that a worker's first life runs.
-who_am_i: ContextVar[str] = ContextVar("livekit_agent_simulation_who", default="world")
+_NOBODY = "world"
+who_am_i: ContextVar[str] = ContextVar("livekit_agent_simulation_who", default=_NOBODY)
 
 _CLOSING = (Stage.WORKER_CLOSING, Stage.SERVER_CLOSING)
 
@@ -85,12 +86,17 @@ class Tap:
         self._trace = trace
         self._now = now
         self._labels: dict[SignalConnection, str] = {}
+        self._nameless = 0
 
     def label(self, connection: SignalConnection) -> str:
         """The connection's name in the trace: of the task that first spoke or heard on it."""
         label = self._labels.get(connection)
         if label is None:
             who = who_am_i.get()
+            if who == _NOBODY:
+                # It ended without a word, by the server's own timer: nobody's task, and more than one may.
+                self._nameless += 1
+                who = f"{_NOBODY}#{self._nameless}"
             label = f"s:{who}" if connection.role is Role.SERVER else who
             self._labels[connection] = label
         return label
