@@ -409,7 +409,8 @@ def test_the_embedded_example_is_a_program() -> None:
         [sys.executable, str(ROOT / "examples" / "embedded.py")], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines() == ["lobby: served 1", "closed 1"]
+    said = [line for line in done.stdout.splitlines() if not line.endswith(" s")]  # its clock, on a busy machine
+    assert said == ["lobby: served 1", "closed 1"]
 
 
 def test_the_policy_of_the_doorkeeper() -> None:
