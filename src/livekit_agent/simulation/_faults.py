@@ -40,6 +40,11 @@ _UNKNOWN: Mapping[str, bytes] = {
 }
 
 
+#: Notes at which a worker's state is looked at.  Frames are among them for what says nothing while it lasts, a join that
+#: hangs above all: the server pings.
+_TELLING = ("say", "hear", "handler", "closed", "frame", "event")
+
+
 class FaultDriver:
     """Strikes as the scenario plans until the world heals."""
 
@@ -82,7 +87,7 @@ class FaultDriver:
 
     def _look(self, note: Note) -> None:
         """Strike what waits for a worker's state, now that something happened."""
-        if not self._waiting or note.what not in ("say", "hear", "handler", "closed"):
+        if not self._waiting or note.what not in _TELLING:
             return
         for fault in list(self._waiting):
             seat = self._seat(fault)

@@ -76,9 +76,9 @@ class Line:
         return not self._queue
 
     def put(self, data: bytes, delay: float = 0.0) -> None:
-        """Send bytes off; what follows an end that a fault made is lost on the way."""
+        """Send bytes off; what follows an end or a reset that a fault made is lost on the way."""
         conditions = self._conditions
-        if self.ended:
+        if self.ended or self.broken:
             return
         while data:
             size = conditions.rng.randint(1, 5) if conditions.dribble and len(data) < 4096 else len(data)
