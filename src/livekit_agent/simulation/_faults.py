@@ -40,8 +40,8 @@ _UNKNOWN: Mapping[str, bytes] = {
 }
 
 
-#: Notes at which a worker's state is looked at.  Frames are among them for what says nothing while it lasts, a join that
-#: hangs above all: the server pings.
+#: Notes at which a worker's state is looked at.  Frames are among them for what says nothing while it lasts, above all
+#: a join that hangs: the server pings.
 _TELLING = ("say", "hear", "handler", "closed", "frame", "event")
 
 
