@@ -11,6 +11,7 @@ import pytest
 
 from livekit_agent import RoomConnectError, events
 from livekit_agent.rooms import AudioSource, MemoryRooms, RemoteParticipant, Room
+from livekit_agent.simulation import run_virtual
 
 pytestmark = pytest.mark.virtual
 
@@ -194,3 +195,32 @@ async def test_a_consumer_cancelled_while_it_waits_loses_no_event() -> None:
         event = await anext(heard)
         assert isinstance(event, events.DataReceived)
         assert event.data == b"1"
+
+
+def test_a_cancelled_wait_for_the_end_does_not_return_though_the_room_ends_at_that_instant(backend: str) -> None:
+    """Found by S9 at seed 0x7a9 on asyncio: the wait was over in the tick in which the cancellation was on its way."""
+
+    async def cancelled(turns: int) -> bool:
+        async with MemoryRooms() as rooms, anyio.create_task_group() as tasks:
+            room = await rooms.join("lobby", "alice")
+
+            async def close() -> None:
+                for _ in range(turns):
+                    await anyio.lowlevel.checkpoint()
+                rooms.delete_room("lobby")
+
+            tasks.start_soon(close)
+            for _ in range(3):
+                await anyio.lowlevel.checkpoint()
+            with anyio.CancelScope() as scope:
+                scope.cancel()
+                await room.wait_closed()
+        return scope.cancelled_caught
+
+    returned = [
+        (seed, turns)
+        for seed in range(15)
+        for turns in range(6)
+        if not run_virtual(cancelled, turns, backend=backend, seed=seed)
+    ]
+    assert returned == []

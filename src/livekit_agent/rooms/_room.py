@@ -196,6 +196,8 @@ class Room(Presence):
 
     async def wait_closed(self) -> events.Disconnected:
         """Wait for the end of the room."""
+        # A cancelled caller does not get it: on asyncio a wait that is over in the same tick would win.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         await self._closed.wait()
         assert self._end is not None
         return self._end
