@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import frames, live, peer, processes, rooms, wire
+from . import frames, live, peer, processes, rooms, simulation, wire
 from .report import Figure, table, write
 
 BACKENDS = ("asyncio", "trio")
@@ -76,6 +76,8 @@ def main() -> int:
         run(f"memory {backend}", lambda backend=backend: processes.memory(backend, smoke))
         run(f"idle {backend}", lambda backend=backend: processes.idle(backend, smoke))
         run(f"room model {backend}", lambda backend=backend: rooms.model(backend, smoke))
+    for engine in (*BACKENDS, simulation.CORES):
+        run(f"simulation {engine}", lambda engine=engine: simulation.measure(engine, smoke))
     with real_server() as url:
         if url is None:
             missing.append("everything on a real livekit-server (no binary was found)")
