@@ -1,6 +1,7 @@
-"""Fuzz: ``python -m tests.fuzz.run [--seconds 600] [--keep] [TARGET…]``; wants atheris (Linux).
+"""Fuzz: ``python -m tests.fuzz.run [--seconds 600] [--seed N] [--jobs N] [--keep] [TARGET…]``; wants atheris (Linux).
 
-Each target is a process of its own, with the committed corpus to begin with.  What libFuzzer finds interesting goes
+Each target is a process of its own, with the committed corpus to begin with.  What is tried is drawn at random, or with
+``--seed`` the same each time, as far as the time reaches: CI is not the place to be surprised by a draw.  What libFuzzer finds interesting goes
 to a directory that is thrown away, or with ``--keep`` into the corpus.  An input that raises is kept beside the corpus
 as ``found/<target>-<hash>`` and printed: move it into the corpus when the fault is repaired.
 """
@@ -12,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -32,13 +34,13 @@ def fuzz(name: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
-def run(name: str, seconds: int, keep: bool) -> bool:
-    """One target for a while; whether nothing was found."""
+def run(name: str, seconds: int, seed: int, keep: bool) -> bool:
+    """One target for a while; whether nothing was found.  ``seed`` 0 lets the fuzzer draw one."""
     FOUND.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable, "-m", "tests.fuzz.run", "--process", name, "--",
-            f"-max_total_time={seconds}", f"-max_len={_MAX_BYTES}", "-timeout=20", "-rss_limit_mb=2048",
+            f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={_MAX_BYTES}", "-timeout=20", "-rss_limit_mb=2048",
             f"-artifact_prefix={FOUND}/{name}-", str(CORPUS / name) if keep else scratch, str(CORPUS / name),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
@@ -58,13 +60,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="all without any")
     parser.add_argument("--seconds", type=int, default=600, help="for each target")
+    parser.add_argument("--seed", type=int, default=0, help="the same draws each time; 0 for others")
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--keep", action="store_true", help="keep new inputs in the corpus")
     arguments = parser.parse_args()
     names = sorted(path.name for path in CORPUS.iterdir())
     chosen = arguments.targets or names
     if unknown := [name for name in chosen if name not in names]:
         parser.error(f"no target {unknown}; there are {', '.join(names)}")
-    results = [run(name, arguments.seconds, arguments.keep) for name in chosen]
+    with ThreadPoolExecutor(arguments.jobs) as pool:  # each waits for its process
+        results = list(pool.map(lambda name: run(name, arguments.seconds, arguments.seed, arguments.keep), chosen))
     return 0 if all(results) else 1
 
 
