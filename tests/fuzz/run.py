@@ -1,8 +1,8 @@
 """Fuzz: ``python -m tests.fuzz.run [--seconds 600] [--seed N] [--jobs N] [--keep] [TARGET…]``; wants atheris (Linux).
 
 Each target is a process of its own, with the committed corpus to begin with.  What is tried is drawn at random, or with
-``--seed`` the same each time, as far as the time reaches: CI is not the place to be surprised by a draw.  What libFuzzer finds interesting goes
-to a directory that is thrown away, or with ``--keep`` into the corpus.  An input that raises is kept beside the corpus
+``--seed`` the same each time, as far as the time reaches: CI is not the place to be surprised by a draw.  What
+libFuzzer finds interesting goes to a directory that is thrown away, or with ``--keep`` into the corpus.  An input that raises is kept beside the corpus
 as ``found/<target>-<hash>`` and printed: move it into the corpus when the fault is repaired.
 """
 
@@ -40,7 +40,8 @@ def run(name: str, seconds: int, seed: int, keep: bool) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable, "-m", "tests.fuzz.run", "--process", name, "--",
-            f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={_MAX_BYTES}", "-timeout=20", "-rss_limit_mb=2048",
+            f"-max_total_time={seconds}", f"-seed={seed}",
+            f"-max_len={_MAX_BYTES}", "-timeout=20", "-rss_limit_mb=2048",
             f"-artifact_prefix={FOUND}/{name}-", str(CORPUS / name) if keep else scratch, str(CORPUS / name),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
