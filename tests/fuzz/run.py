@@ -2,8 +2,9 @@
 
 Each target is a process of its own, with the committed corpus to begin with.  What is tried is drawn at random, or with
 ``--seed`` the same each time, as far as the time reaches: CI is not the place to be surprised by a draw.  What
-libFuzzer finds interesting goes to a directory that is thrown away, or with ``--keep`` into the corpus.  An input that raises is kept beside the corpus
-as ``found/<target>-<hash>`` and printed: move it into the corpus when the fault is repaired.
+libFuzzer finds interesting goes to a directory that is thrown away, or with ``--keep`` into the corpus.  An input that
+raises is kept beside the corpus as ``found/<target>-<hash>`` and printed: move it into the corpus when the fault is
+repaired.
 """
 
 from __future__ import annotations
