@@ -17,7 +17,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .._types import JobMetadata, JobStatus
 from ..dispatch._core import DispatchCore, Link, Order
@@ -84,7 +84,7 @@ class CoreWorld:
         self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(scenario.workers)]
         self.server: DispatchCore | None = None
         self._lives = 0
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._serial = 0
         self._server_due = math.inf
         self._dispatches: list[tuple[str, DispatchRecord]] = []
@@ -93,14 +93,14 @@ class CoreWorld:
         """Virtual Unix seconds."""
         return _EPOCH + self.now
 
-    def at(self, when: float, action: Callable[[], None]) -> None:
+    def at(self, when: float, action: Callable[..., object], *args: Any) -> None:
         """Do something then."""
         self._serial += 1
-        heapq.heappush(self._heap, (when, self._serial, action))
+        heapq.heappush(self._heap, (when, self._serial, action, args))
 
     def note(self, who: str, what: str, kind: str = "", job: str = "", **data: Value) -> None:
         """Write into the trace."""
-        self.trace.note(self.now, who, what, kind, job, **data)
+        self.trace.write(self.now, who, what, kind, job, data)
 
     def run(self) -> None:
         """Live through the scenario."""
@@ -112,10 +112,10 @@ class CoreWorld:
                 self.note(worker.life, "worker", "started", **asdict(worker.plan))
                 self.at(worker.plan.starts_at, worker.dial)
             for number, job in enumerate(scenario.jobs):
-                self.at(job.at, lambda number=number, job=job: self._launch(number, job))
+                self.at(job.at, self._launch, number, job)
             for fault in scenario.faults:
                 if fault.kind in CORE_FAULTS:
-                    self.at(fault.at, lambda fault=fault: self._strike(fault))
+                    self.at(fault.at, self._strike, fault)
             self._live_until(scenario.chaos_seconds)
             self._heal()
             self._live_until(scenario.chaos_seconds + _HEAL_SECONDS)
@@ -128,11 +128,12 @@ class CoreWorld:
         self.note("world", "end", tasks_left=0, rooms_left=0)
 
     def _live_until(self, until: float) -> None:
-        while self._heap and self._heap[0][0] <= until:
-            when, serial, action = heapq.heappop(self._heap)
+        heap, step = self._heap, self.trace.step
+        while heap and heap[0][0] <= until:
+            when, serial, action, args = heapq.heappop(heap)
             self.now = max(self.now, when)
-            self.trace.step(serial)
-            action()
+            step(serial)
+            action(*args)
         self.now = until
 
     # ------------------------------------------------------------------------------------ the server
@@ -151,13 +152,15 @@ class CoreWorld:
         if server is None:
             return
         for link in server.take_touched():
-            self._pipe_of(link).server_wrote(link.connection.data_to_send(), finished=link.finished)
+            data, finished = link.connection.data_to_send(), link.finished
+            if data or finished:
+                self._pipe_of(link).server_wrote(data, finished=finished)
         server.take_events()
         due = server.next_deadline()
         if due < self._server_due or self._server_due <= self.now:
             self._server_due = due
             if due < math.inf:
-                self.at(due, lambda server=server: self._server_timeout(server))
+                self.at(due, self._server_timeout, server)
 
     def _server_timeout(self, server: DispatchCore) -> None:
         if server is self.server:
@@ -165,7 +168,10 @@ class CoreWorld:
             self.settle()
 
     def _pipe_of(self, link: Link) -> _Pipe:
-        return next(w.pipe for w in self.workers if w.pipe is not None and w.pipe.link is link)
+        for worker in self.workers:
+            if worker.pipe is not None and worker.pipe.link is link:
+                return worker.pipe
+        raise LookupError(link)
 
     # ------------------------------------------------------------------------------------ jobs
 
@@ -270,6 +276,8 @@ class _Pipe:
         self._arrived = {"up": FrameReader(server=False), "down": FrameReader(server=True)}
 
     def _send(self, way: str, data: bytes, deliver: Callable[[bytes], None]) -> None:
+        if not data:
+            return
         world = self.world
         for kind in self._sent[way].feed(data):
             if kind in ("close", "ping", "pong"):
@@ -277,13 +285,13 @@ class _Pipe:
         for piece in world.pieces(data):
             arrival = max(self._last[way], world.now + world.rng.uniform(0, world.latency), self.stall_until)
             self._last[way] = arrival
-            world.at(arrival, lambda piece=piece: self._arrive(way, piece, deliver))
+            world.at(arrival, self._arrive, way, piece, deliver)
 
     def _arrive(self, way: str, piece: bytes, deliver: Callable[[bytes], None]) -> None:
         if not self.open:
             return
         if self.world.now < self.stall_until:
-            self.world.at(self.stall_until, lambda: self._arrive(way, piece, deliver))
+            self.world.at(self.stall_until, self._arrive, way, piece, deliver)
             return
         kinds = self._arrived[way].feed(piece)
         self.world.note("net", "deliver", way, connection=self.label, bytes=len(piece), kinds=kinds)
@@ -401,7 +409,7 @@ class _CoreWorker:
         if due < self._due or self._due <= world.now:
             self._due = due
             if due < math.inf:
-                world.at(due, lambda: self._timeout(core))
+                world.at(due, self._timeout, core)
         if core.finished and self.core is core:
             self.core = None
             self.registered = False
@@ -440,7 +448,7 @@ class _CoreWorker:
         if request in ("accept", "ponder"):
             core.accept(job_id, JobMetadata(), self.world.now)
         elif request == "slow":
-            self.world.at(self.world.now + 1.0, lambda: self._accept_late(job_id, core))
+            self.world.at(self.world.now + 1.0, self._accept_late, job_id, core)
         elif request != "never":
             core.decline(job_id, self.world.now, terminate=request == "reject")
 
@@ -454,7 +462,7 @@ class _CoreWorker:
         self._report(job_id, JobStatus.RUNNING)
         status = JobStatus.FAILED if do in ("raise", "stuck") else JobStatus.SUCCESS
         if do != "hang":
-            self.world.at(self.world.now + float(seconds), lambda: self._finish(job_id, status))
+            self.world.at(self.world.now + float(seconds), self._finish, job_id, status)
 
     def _finish(self, job_id: str, status: JobStatus) -> None:
         record = self.book.get(job_id)
