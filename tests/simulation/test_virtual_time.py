@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Awaitable, Callable
 
 import anyio
 import anyio.to_thread
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -273,6 +277,74 @@ def test_an_executor_a_socket_and_a_signal_are_refused_on_asyncio() -> None:
     assert caught.group_contains(RealWorldError, match=r"loop\.create_connection")
     with pytest.raises(RealWorldError, match="signal_handler"):
         run_virtual(signals, backend="asyncio")
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+    return [error]
+
+
+async def _connect_tcp() -> None:
+    await anyio.connect_tcp("127.0.0.1", 9)
+
+
+async def _connect_by_name() -> None:
+    await anyio.connect_tcp("nobody.example", 9)
+
+
+async def _listen() -> None:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        await listener.serve(lambda stream: stream.aclose())
+
+
+async def _wait_readable() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        await anyio.wait_readable(ours)
+
+
+async def _process() -> None:
+    await anyio.run_process([sys.executable, "-c", ""])
+
+
+async def _signals() -> None:
+    with anyio.open_signal_receiver(signal.SIGUSR1):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("ask", "named"),
+    [
+        (_connect_tcp, "trio.socket.socket|loop.create_connection"),
+        (_connect_by_name, "trio.socket.getaddrinfo|loop.getaddrinfo"),
+        (_listen, "trio.lowlevel.wait_readable|loop.add_reader|loop.getaddrinfo|loop.create_server|loop.sock_accept"),
+        (_wait_readable, "trio.lowlevel.wait_readable|loop.add_reader"),
+        (_process, "a process|loop.subprocess_exec"),
+        (_signals, "a signal receiver|loop.add_signal_handler"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_whatever_is_real_is_refused_by_the_name_of_the_call(
+    ask: Callable[[], Awaitable[None]], named: str, backend: str
+) -> None:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - in a group or not, as the library has it
+        run_virtual(ask, backend=backend)
+    found = leaves(caught.value)
+    assert [type(leaf) for leaf in found] == [RealWorldError] * len(found)
+    assert any(name in str(found[0]) for name in named.split("|")), found
+
+
+def test_after_a_run_under_virtual_time_trio_has_its_sockets_again() -> None:
+    run_virtual(_answer, 1, backend="trio")
+
+    async def real() -> bytes:
+        ours, theirs = trio.socket.socketpair()
+        with ours, theirs:
+            await ours.send(b"x")
+            return await theirs.recv(1)
+
+    assert trio.run(real) == b"x"
 
 
 def test_a_foreign_thread_that_calls_into_the_loop_is_named() -> None:

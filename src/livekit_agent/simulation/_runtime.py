@@ -6,7 +6,8 @@ the next deadline when nobody can run, and by a switch that trio keeps for hypot
 generator ``_r``.  Both names are private and unchanged from trio 0.22 to 0.35; were they gone, this fails loudly rather
 than lose its meaning.  Importing hypothesis sets the switch for the whole process, so it is set, and put back, here.
 
-Both clocks start at 0.0.  Both engines report a deadlock and refuse threads.
+Both clocks start at 0.0.  Both engines report a deadlock and refuse the real world by name: threads, sockets,
+resolver, processes, signals.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
-from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple
+from typing import Any, Literal, NoReturn, TypeVar, TypeVarTuple, cast
 
 import anyio
 
@@ -39,8 +40,8 @@ def run_virtual(
 
     The same ``seed`` gives the same order of steps in every process; ``on_step`` is told of each step the birth number
     of its task.  Raises :class:`DeadlockError` when every task
-    waits and no deadline is left, and :class:`RealWorldError` in the task that asks for a thread or, on asyncio, a
-    socket.
+    waits and no deadline is left, and :class:`RealWorldError` in the task that asks for something real: a thread, a
+    socket, a name's address, a process, a signal.
     """
     if backend == "asyncio":
         return _run_asyncio(fn, args, seed, on_step)
@@ -87,6 +88,8 @@ def _run_trio(
     with (
         _replaced(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         _replaced(threads, "start_thread_soon", _refuse_thread),
+        _replaced(trio.lowlevel, "open_process", _refuser("a process")),
+        _replaced(trio, "open_signal_receiver", _refuser("a signal receiver")),
     ):
         scheduler._r.seed(f"trio:{seed}")  # pyright: ignore[reportPrivateUsage]
         try:
@@ -94,6 +97,49 @@ def _run_trio(
             return anyio.run(_with_sentinel, clock, fn, args, backend="trio", backend_options=options)
         finally:
             scheduler._r.setstate(state)  # pyright: ignore[reportPrivateUsage]
+
+
+@contextmanager
+def _trio_without_sockets() -> Generator[None]:
+    """Inside the block, in the run that enters it, no socket is made, no name looked up and no descriptor waited for.
+
+    While a task waits for a descriptor nobody can run, so the clock would jump past what the peer does.  trio waits for
+    one itself: its own socket pair, by which other threads wake it.
+    """
+    import trio
+    from trio._core._run import GLOBAL_RUN_CONTEXT
+
+    runner: Any = GLOBAL_RUN_CONTEXT.runner
+    waits = cast("type[Any]", type(runner.io_manager))
+
+    class Sockets(trio.abc.SocketFactory):
+        def socket(self, *args: object, **kwargs: object) -> NoReturn:
+            raise refuse("trio.socket.socket()")
+
+    class Names(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host: object, *args: object, **kwargs: object) -> NoReturn:
+            raise refuse("trio.socket.getaddrinfo()")
+
+        async def getnameinfo(self, sockaddr: object, flags: int) -> NoReturn:
+            raise refuse("trio.socket.getnameinfo()")
+
+    def guarded(name: str) -> Callable[[Any, Any], Awaitable[None]]:
+        wait = getattr(waits, name)
+
+        async def guard(manager: Any, descriptor: Any) -> None:
+            if manager is runner.io_manager and descriptor is not runner.entry_queue.wakeup.wakeup_sock:
+                raise refuse(f"trio.lowlevel.{name}()")
+            await wait(manager, descriptor)
+
+        return guard
+
+    trio.socket.set_custom_socket_factory(Sockets())  # both hold for this run only
+    trio.socket.set_custom_hostname_resolver(Names())
+    with (
+        _replaced(waits, "wait_readable", guarded("wait_readable")),
+        _replaced(waits, "wait_writable", guarded("wait_writable")),
+    ):
+        yield
 
 
 def _trio_steps(on_step: Callable[[int], None]) -> Any:
@@ -146,7 +192,7 @@ async def _with_sentinel(clock: Any, fn: Callable[[*Ts], Awaitable[T]], args: tu
         error = deadlock(stood_still_at, _trio_lines(main))
         scope.cancel()
 
-    with trio.CancelScope() as scope:
+    with _trio_without_sockets(), trio.CancelScope() as scope:
         trio.lowlevel.spawn_system_task(sentinel)
         try:
             return await fn(*args)
@@ -171,7 +217,7 @@ def _trio_lines(main: Any) -> list[TaskLine]:
 
 
 @contextmanager
-def _replaced(module: ModuleType, name: str, value: object) -> Generator[None]:
+def _replaced(module: ModuleType | type, name: str, value: object) -> Generator[None]:
     """``module.name`` is ``value`` inside the block; a name that is gone is an error, not a silent loss."""
     if not hasattr(module, name):
         raise _gone(module.__name__, name)
@@ -190,5 +236,11 @@ def _gone(owner: str, name: str) -> VirtualTimeError:
     )
 
 
-def _refuse_thread(*args: object, **kwargs: object) -> NoReturn:
-    raise refuse("a worker thread")
+def _refuser(what: str) -> Callable[..., NoReturn]:
+    def refused(*args: object, **kwargs: object) -> NoReturn:
+        raise refuse(what)
+
+    return refused
+
+
+_refuse_thread = _refuser("a worker thread")
