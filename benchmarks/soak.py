@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import anyio
 import psutil
@@ -65,37 +66,37 @@ async def side(name: str, url: str, rooms: int, loud: int, seconds: float, backe
         await room.disconnect()
 
 
-async def send_data(room: object, tally: Tally, seconds: float) -> None:
+async def send_data(room: Any, tally: Tally, seconds: float) -> None:
     for number in range(int(seconds)):
-        await room.local_participant.publish_data(struct.pack("!I", number))  # type: ignore[attr-defined]
+        await room.local_participant.publish_data(struct.pack("!I", number))
         tally.sent += 1
         await anyio.sleep(1)
 
 
-async def count_data(room: object, tally: Tally) -> None:
+async def count_data(room: Any, tally: Tally) -> None:
     from livekit_agent.events import DataReceived
 
     expected = 0
-    async for event in room.events(DataReceived):  # type: ignore[attr-defined]
+    async for event in room.events(DataReceived):
         (number,) = struct.unpack("!I", event.data)
         tally.received += 1
         tally.disorder += number != expected
         expected = number + 1
 
 
-async def play(room: object, seconds: float) -> None:
-    source = (await room.local_participant.publish_audio()).track.source  # type: ignore[attr-defined]
+async def play(room: Any, seconds: float) -> None:
+    source = (await room.local_participant.publish_audio()).track.source
     piece = tone(440, 2)
     until = anyio.current_time() + seconds
     while anyio.current_time() < until:
         await source.capture_frame(piece)
 
 
-async def listen(room: object, tally: Tally, seconds: float) -> None:
+async def listen(room: Any, tally: Tally, seconds: float) -> None:
     """From a second after the first sound until a second before its end."""
     from livekit_agent.events import TrackSubscribed
 
-    with room.subscribe(TrackSubscribed, replay=True) as arrivals:  # type: ignore[attr-defined]
+    with room.subscribe(TrackSubscribed, replay=True) as arrivals:
         event = await anext(aiter(arrivals))
     began = last = 0.0
     until = anyio.current_time() + seconds - 1
@@ -130,19 +131,25 @@ def soak(url: str, rooms: int, loud: int, seconds: float, backend: str) -> dict[
         )
         for name in ("agent", "person")
     }
+
+    def hear(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline()
+
+    def tell(process: subprocess.Popen[str], word: str) -> None:
+        assert process.stdin is not None
+        process.stdin.write(word + "\n")
+        process.stdin.flush()
+
     try:
         for process in sides.values():
-            assert process.stdout is not None
-            if process.stdout.readline() != "joined\n":
+            if hear(process) != "joined\n":
                 raise RuntimeError("a side could not join its rooms")
         for process in sides.values():
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        tallies = {name: Tally(**json.loads(process.stdout.readline())) for name, process in sides.items()}  # type: ignore[union-attr]
+            tell(process, "go")
+        tallies = {name: Tally(**json.loads(hear(process))) for name, process in sides.items()}
         for process in sides.values():
-            process.stdin.write("leave\n")  # type: ignore[union-attr]
-            process.stdin.flush()  # type: ignore[union-attr]
+            tell(process, "leave")
         for process in sides.values():
             process.wait(60)
         return tallies
