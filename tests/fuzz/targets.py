@@ -13,17 +13,22 @@ import base64
 import hashlib
 import hmac
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import anyio
+import anyio.lowlevel
+
 import livekit_agent.protocol._codec as codec
-from livekit_agent import Job, JobType, RoomInfo
+import livekit_agent.rooms._remote_wire as wire
+from livekit_agent import Job, JobType, ParticipantPermissions, RoomInfo
 from livekit_agent.dispatch._access import Refusal, authenticate, judge_upgrade
 from livekit_agent.dispatch._core import DispatchCore
 from livekit_agent.dispatch._http import BodyAhead, Ended, Fault, HttpConversation, NeedBody, NeedHead, Request, Upgrade
+from livekit_agent.dispatch._room_line import RoomLine
 from livekit_agent.dispatch._rooms import Desk, RoomBook
 from livekit_agent.dispatch._routes import answer
 from livekit_agent.dispatch._services import services
@@ -42,7 +47,13 @@ from livekit_agent.protocol import (
 from livekit_agent.protocol._connection import SignalConnection as Connection
 from livekit_agent.protocol._state import Role
 from livekit_agent.protocol._websocket import Closed, Failed, Item, WebSocket
-from livekit_agent.rooms import MemoryRooms
+from livekit_agent.rooms import MemoryRooms, Room
+from livekit_agent.rooms._proto import ffi
+from livekit_agent.rooms._proto import room as room_pb
+from livekit_agent.rooms._remote_transport import RemoteTransport
+from livekit_agent.rooms._room import join
+from livekit_agent.rooms._transport import owned_handles
+from livekit_agent.rooms._wire import participant_info, room_info
 
 __all__ = ["TARGETS"]
 
@@ -364,6 +375,107 @@ def job_metadata(data: bytes) -> None:
         assert isinstance(job.metadata_as(_Wanted), _Wanted)
 
 
+# ------------------------------------------------------------------------------------------------ rooms from afar
+
+
+def room_wire(data: bytes) -> None:
+    """A message of the room wire: taken apart or WireError, and the same bytes when put together again."""
+    try:
+        frame = wire.decode(data, wire.REQUEST, wire.EVENT, wire.DROP, wire.REFUSED)
+    except wire.WireError:
+        return
+    assert wire.encode(*frame) == data, "not the same after encoding"
+    for kind in (ffi.FfiRequest, ffi.FfiEvent):
+        with suppress(wire.WireError):
+            message = wire.parse(kind, frame.body)
+            list(wire.pointers(message))
+            list(wire.owned_buffers(message))
+            list(owned_handles(message))
+
+
+def room_requests(data: bytes) -> None:
+    """A participant in a server's room sends messages, each with two bytes of length before it."""
+    anyio.run(_ask_the_room, data)
+
+
+async def _ask_the_room(data: bytes) -> None:
+    rooms = _Rooms(rng=random.Random(0), wall_clock=lambda: WALL)
+    lines = [_joined(rooms, identity) for identity in ("ada", "bob")]
+    await anyio.lowlevel.checkpoint()
+    for piece in _pieces(data):
+        lines[0].receive(piece)
+        await anyio.lowlevel.checkpoint()
+        for line in lines:
+            while (message := line.outbox.take()) is not None:
+                frame = _sent(message)
+                assert frame.kind == wire.REFUSED or wire.parse(ffi.FfiEvent, frame.body)
+    assert lines[1].outbox.fault is None, "a neighbour pays for it"
+    lines[0].close()
+    await anyio.lowlevel.checkpoint()
+    assert lines[0].live_handles == 0
+    assert [person.identity for person in rooms.participants("r")] == ["bob"]
+
+
+def _joined(rooms: MemoryRooms, identity: str) -> RoomLine:
+    """Handles 1 and 2 are the room and the local participant."""
+    grants = {"roomJoin": True, "room": "r", "canUpdateOwnMetadata": True}
+    line = RoomLine(rooms, mint_token(KEY, SECRET, wall=WALL, video=grants, identity=identity))
+    connect = room_pb.ConnectRequest(url="", token="", options=room_pb.RoomOptions(), request_async_id=1)
+    ready = room_pb.ReadyForRoomEventRequest(room_handle=1)
+    for request in (ffi.FfiRequest(connect=connect), ffi.FfiRequest(ready_for_room_event=ready)):
+        line.receive(wire.encode(wire.REQUEST, 0, request.SerializeToString()))
+    return line
+
+
+def _sent(message: bytes) -> wire.Frame:
+    return wire.decode(message, wire.EVENT, wire.REFUSED)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    while len(data) >= 2:
+        size = int.from_bytes(data[:2], "big")
+        yield data[2 : 2 + size]
+        data = data[2 + size :]
+
+
+def room_events(data: bytes) -> None:
+    """A participant hears messages from its room's server, each with two bytes of length before it."""
+    anyio.run(_hear_the_room, data)
+
+
+async def _hear_the_room(data: bytes) -> None:
+    transport = RemoteTransport()
+    async with anyio.create_task_group() as tasks:
+        rooms: list[Room] = []
+
+        async def enter() -> None:
+            rooms.append(await join(transport, "", "t"))
+
+        tasks.start_soon(enter)
+        await anyio.lowlevel.checkpoint()
+        transport.receive(wire.encode(wire.EVENT, 0, _welcome().SerializeToString()))
+    for piece in _pieces(data):
+        if transport.outbox.fault is None:
+            transport.receive(piece)
+            await anyio.lowlevel.checkpoint()
+    transport.lost("the end")
+    assert not rooms[0].is_open
+    assert not transport.router.room_handles
+
+
+def _welcome() -> ffi.FfiEvent:
+    rooms = _Rooms(rng=random.Random(0), wall_clock=lambda: WALL)
+    me = rooms.ledger.join("r", "ada", now=0.0, wall=WALL, permissions=ParticipantPermissions())
+    record = rooms.ledger.room("r")
+    assert record is not None
+    event = ffi.FfiEvent(connect=room_pb.ConnectCallback(async_id=1))
+    event.connect.result.room.handle.id = 1
+    event.connect.result.room.info.CopyFrom(room_info(record, [me]))
+    event.connect.result.local_participant.handle.id = 2
+    event.connect.result.local_participant.info.CopyFrom(participant_info(me, state=0))
+    return event
+
+
 #: Every target by its name.
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     target.__name__: target
@@ -380,5 +492,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
         twirp_calls,
         tokens,
         job_metadata,
+        room_wire,
+        room_requests,
+        room_events,
     )
 }

@@ -26,6 +26,7 @@ _TABLE = {
         "simulate": ("._simulate:simulate", "Live through many histories under faults, and check every promise."),
     },
     "Talk to a server": {
+        "join": ("._join:join", "Be a participant in a room: chat, data, sound, who is there."),
         "dispatch": ("._dispatch:dispatch", "Create, list or delete agent dispatches."),
         "token": ("._token:token", "Mint a token that lets somebody join a room."),
     },

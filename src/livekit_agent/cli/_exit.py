@@ -33,6 +33,7 @@ from .._errors import (
     ConnectionLostError,
     HandlerDefinitionError,
     InvalidJobTypeError,
+    RoomConnectError,
     printable,
 )
 
@@ -86,6 +87,8 @@ def exit_code(error: BaseException) -> ExitCode | None:
         return None if None in codes else codes[0]
     if isinstance(error, ApiError):
         return _api_code(error)
+    if isinstance(error, RoomConnectError):
+        return ExitCode.AUTH if "401" in error.message else ExitCode.UNAVAILABLE
     if isinstance(error, ConnectionLostError) and error.code == "CONNECTION_GAVE_UP":
         return ExitCode.GAVE_UP
     return next((code for kind, code in _CODES if isinstance(error, kind)), None)

@@ -1,0 +1,208 @@
+"""Participants in other processes, over a pair of buffers: versions, strangers, silence, ends of either side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskStatus
+
+from livekit_agent import RoomClosedError, RoomConnectError, ServerRooms, events
+from livekit_agent.dispatch import DispatchServer
+from livekit_agent.protocol import Role, mint_token
+from livekit_agent.protocol._websocket import Accepted, Closed, WebSocket
+from livekit_agent.rooms import DisconnectReason, Room
+from livekit_agent.rooms import _remote_wire as wire
+from livekit_agent.rooms._proto import ffi
+from livekit_agent.rooms._proto import room as room_pb
+
+KEY, SECRET = "devkey", "secretsecretsecretsecretsecret32"
+
+pytestmark = pytest.mark.virtual
+
+
+def token(identity: str, **grants: object) -> str:
+    return mint_token(KEY, SECRET, wall=time.time(), video={"roomJoin": True, "room": "r", **grants}, identity=identity)
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[tuple[DispatchServer, ServerRooms]]:
+    async with DispatchServer(port=None, api_key=KEY, api_secret=SECRET) as server:
+        async with ServerRooms("ws://127.0.0.1", connector=server.memory_connector()) as rooms:
+            yield server, rooms
+
+
+def people(server: DispatchServer) -> list[str]:
+    return [person.identity for person in server.rooms.participants("r")]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Rooms have no event for everything; here a look costs no time."""
+    with anyio.fail_after(60):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+class Stranger:
+    """A client of the wire that is no client of ours."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.socket = WebSocket(Role.WORKER)
+        self.heard: list[Any] = []
+
+    @classmethod
+    async def knock(cls, server: DispatchServer, bearer: str) -> Stranger:
+        self = cls(await server.memory_connector()(None))
+        self.socket.request_upgrade("h", wire.PATH, {"authorization": f"Bearer {bearer}"})
+        await self.flush()
+        assert isinstance(await self.hear(Accepted), Accepted)
+        return self
+
+    async def flush(self) -> None:
+        await self.stream.send(self.socket.take_outbox())
+
+    async def say(self, message: bytes) -> None:
+        self.socket.send_message(message)
+        await self.flush()
+
+    async def ask(self, **message: Any) -> None:
+        await self.say(wire.encode(wire.REQUEST, 0, ffi.FfiRequest(**message).SerializeToString()))
+
+    async def join(self) -> None:
+        await self.ask(
+            connect=room_pb.ConnectRequest(url="", token="", options=room_pb.RoomOptions(), request_async_id=1)
+        )
+
+    async def hear(self, kind: type) -> Any:
+        while True:
+            for item in self.heard:
+                if isinstance(item, kind):
+                    self.heard.remove(item)
+                    return item
+            self.heard += self.socket.receive_data(await self.stream.receive())
+
+
+async def test_the_room_and_the_identity_are_the_tokens_whatever_the_request_says() -> None:
+    async with serving() as (server, _):
+        stranger = await Stranger.knock(server, token("ada"))
+        other = mint_token(KEY, SECRET, wall=time.time(), video={"roomJoin": True, "room": "x"}, identity="eve")
+        connect = room_pb.ConnectRequest(url="", token=other, options=room_pb.RoomOptions(), request_async_id=1)
+        await stranger.ask(connect=connect)
+        await until(lambda: people(server) == ["ada"])
+        assert [room.name for room in server.rooms.list_rooms()] == ["r"]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b"", "shorter than its head"),
+        (wire.encode(wire.EVENT, 0), "a message of kind 2"),
+        (wire.encode(wire.REQUEST, 0, b"\xff"), "no FfiRequest"),
+        (wire.encode(wire.REQUEST, 5, ffi.FfiRequest(dispose={"async": True}).SerializeToString()), "a handle where"),  # type: ignore[arg-type]
+    ],
+)
+async def test_who_breaks_the_format_is_sent_away_and_leaves_the_room(message: bytes, reason: str) -> None:
+    async with serving() as (server, rooms), await rooms.join(token("bob")) as bob:
+        stranger = await Stranger.knock(server, token("ada"))
+        await stranger.join()
+        await until(lambda: "ada" in people(server))
+        await stranger.say(message)
+        closed = await stranger.hear(Closed)
+        assert (closed.code, closed.reason.startswith(reason)) == (4002, True)
+        await stranger.flush()
+        await until(lambda: people(server) == ["bob"])
+        assert bob.is_open
+
+
+async def test_who_says_nothing_for_thirty_seconds_is_gone() -> None:
+    async with serving() as (server, _):
+        stranger = await Stranger.knock(server, token("ada"))
+        await stranger.join()
+        await until(lambda: people(server) == ["ada"])
+        gone: list[float] = []
+        server.rooms.observe(lambda event: gone.append(anyio.current_time()))
+        await until(lambda: people(server) == [])
+        assert gone[0] == 30
+
+
+async def test_two_who_live_stay_although_nobody_says_anything() -> None:
+    async with serving() as (server, rooms), await rooms.join(token("ada")) as ada:
+        await anyio.sleep(3600)
+        assert ada.is_open
+        assert people(server) == ["ada"]
+
+
+async def test_another_version_is_named() -> None:
+    async with serving() as (_, rooms):
+        with pytest.raises(RoomConnectError, match="/rooms/v9"):
+            await rooms.connect("memory:/rooms/v9", token("ada"))
+
+
+async def test_without_its_block_there_is_nobody_to_carry_messages() -> None:
+    with pytest.raises(RoomConnectError, match="task group"):
+        await ServerRooms("ws://127.0.0.1").connect(wire.URL, token("ada"))
+
+
+async def test_with_its_server_the_room_is_lost_and_who_waits_is_told() -> None:
+    ended: list[int] = []
+    life = anyio.CancelScope()
+
+    async def live(*, task_status: TaskStatus[DispatchServer]) -> None:
+        with life:
+            async with DispatchServer(port=None, api_key=KEY, api_secret=SECRET) as server:
+                task_status.started(server)
+                await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        server = await tasks.start(live)
+        async with ServerRooms("ws://127.0.0.1", connector=server.memory_connector()) as rooms:
+            room = await rooms.join(token("ada"))
+
+            async def wait() -> None:
+                with pytest.raises(RoomClosedError) as caught:
+                    await room.wait_for(events.DataReceived)
+                ended.append(caught.value.reason)
+
+            tasks.start_soon(wait)
+            await anyio.sleep(1)
+            life.cancel()
+            assert (await room.wait_closed()).reason == DisconnectReason.UNKNOWN
+            with pytest.raises(RoomClosedError):
+                await room.local_participant.publish_data("x")
+    assert ended == [DisconnectReason.UNKNOWN]
+
+
+async def test_leaving_the_block_ends_its_rooms() -> None:
+    async with DispatchServer(port=None, api_key=KEY, api_secret=SECRET) as server:
+        async with ServerRooms("ws://127.0.0.1", connector=server.memory_connector()) as rooms:
+            room = await rooms.join(token("ada"))
+        assert (await room.wait_closed()).reason == DisconnectReason.UNKNOWN
+        await until(lambda: people(server) == [])
+
+
+async def test_a_join_that_is_given_up_at_any_step_leaves_nobody_in_the_room() -> None:
+    async with serving() as (server, rooms):
+        for steps in range(40):
+            joined: list[Room] = []
+
+            async def enter(joined: list[Room] = joined) -> None:
+                joined.append(await rooms.join(token("ada")))
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(enter)
+                for _ in range(steps):
+                    await anyio.lowlevel.checkpoint()
+                tasks.cancel_scope.cancel()
+            if joined:
+                break
+            await until(lambda: people(server) == [])
+        assert joined
+        assert steps > 3
+        await joined[0].disconnect()
+        await until(lambda: people(server) == [])
