@@ -163,7 +163,7 @@ class Terminal:
     def _show_data(self, event: events.DataReceived) -> None:
         text = event.data.decode(errors="replace")
         how = f" [{printable(event.topic, 80)}]:" if event.topic else " [data]:"
-        who = event.identity or "server"
+        who = event.identity or "somebody"
         line = f"{printable(who)}{how} {printable(text, 2_000)}"
         self._show("data", line, identity=who, text=text, topic=event.topic)
 
