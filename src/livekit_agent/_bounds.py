@@ -75,6 +75,7 @@ ROOM_LIFECYCLE_EVENTS_MAX = 10_000
 EARLY_STREAM_EVENTS_MAX = 256
 ROOM_REQUEST_TIMEOUT = 30.0
 DATA_PACKET_BYTES_MAX = 64_000
+DATA_BUFFER_BYTES = 2 * MIB
 RPC_INVOCATIONS_MAX = 1_000
 STREAMS_WAITING_MAX = 256
 STREAM_BUFFER_BYTES_MAX = 64 * MIB
@@ -179,6 +180,8 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("room_request", ROOM_REQUEST_TIMEOUT, "s", "RoomError", "the native library may never answer"),
     _bound("data_packet", DATA_PACKET_BYTES_MAX, "bytes", "RoomError ROOM_DATA_TOO_LARGE, nothing sent",
            "the negotiated maximum of a data channel message, topic and header included"),
+    _bound("data_buffer", DATA_BUFFER_BYTES, "bytes a room and kind, unless chosen", "publish_data waits",
+           "the library takes any number of packets; its own data channel's threshold is the same"),
     _bound("streams_waiting", STREAMS_WAITING_MAX, "streams a listener", "the oldest is thrown away and counted",
            "a peer may open as many as it likes"),
     _bound("stream_buffer", STREAM_BUFFER_BYTES_MAX, "bytes a stream, unless chosen", "ResourceExhaustedError, freed",

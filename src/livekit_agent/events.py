@@ -14,6 +14,7 @@ from ._types import ConnectionQuality, Job, JobStatus
 if TYPE_CHECKING:
     from .rooms import (
         ChatMessage,
+        EncryptionState,
         LocalParticipant,
         LocalTrackPublication,
         Participant,
@@ -30,12 +31,15 @@ __all__ = [
     "ChatReceived",
     "ConnectionLost",
     "ConnectionQualityChanged",
+    "DataBufferLow",
     "DataReceived",
     "DataTrackPublished",
     "DataTrackUnpublished",
     "Disconnected",
     "Draining",
     "DtmfReceived",
+    "EncryptionStateChanged",
+    "EncryptionStatusChanged",
     "JobEnded",
     "JobStarted",
     "LocalTrackPublished",
@@ -50,9 +54,12 @@ __all__ = [
     "PermissionsChanged",
     "Reconnected",
     "Reconnecting",
+    "RecordingChanged",
     "Registered",
+    "Rejoined",
     "RoomEvent",
     "RoomMetadataChanged",
+    "RoomMoved",
     "SpeakingChanged",
     "TrackMuted",
     "TrackPublished",
@@ -245,6 +252,14 @@ class DtmfReceived(RoomEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataBufferLow(RoomEvent):
+    """The connection has caught up: no more than the threshold of our data packets are still to be taken."""
+
+    droppable = True
+    reliable: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataTrackPublished(RoomEvent):
     """Somebody's data track can be subscribed to (``track.frames()``); also for those that were there before us.
 
@@ -338,6 +353,49 @@ class Reconnecting(RoomEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reconnected(RoomEvent):
     """The connection to the room is back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejoined(RoomEvent):
+    """The connection was made anew (a full reconnect): we are a new visit, with a new sid.
+
+    Comes after :class:`Reconnected`.  Our tracks were published anew (:class:`LocalTrackRepublished`), the others have
+    left and come back as seen from here, and so have we as seen by them.  A mere resume has no such event.
+    """
+
+    participant: LocalParticipant
+    previous_sid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoomMoved(RoomEvent):
+    """The server has moved us into another room."""
+
+    previous_name: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordingChanged(RoomEvent):
+    """Somebody began or ceased to record the room."""
+
+    recording: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionStatusChanged(RoomEvent):
+    """All that a participant publishes is encrypted end to end now, or no longer."""
+
+    participant: Participant
+    encrypted: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncryptionStateChanged(RoomEvent):
+    """What becomes of a participant's encrypted media here: decrypted, no key, wrong key; ourselves: encrypted."""
+
+    participant: Participant
+    state: EncryptionState | int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

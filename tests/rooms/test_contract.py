@@ -16,6 +16,7 @@ from livekit_agent.rooms import _memory_transport, _proto, _updates
 from livekit_agent.rooms._proto import (
     audio,
     data_track,
+    e2ee,
     ffi,
     handle,
     participant,
@@ -28,6 +29,11 @@ from livekit_agent.rooms._proto import (
 from livekit_agent.rooms._transport import ROUTED_BY_HANDLE
 
 SOURCE = Path(livekit_agent.rooms.__file__).parent
+
+E2EE = (
+    "manager_set_enabled manager_get_frame_cryptors cryptor_set_enabled cryptor_set_key_index "
+    "set_shared_key ratchet_shared_key get_shared_key set_key ratchet_key get_key"
+)
 
 # request -> the fields that are set, the fields of its response, of its callback (None: it has none)
 REQUESTS: dict[str, tuple[str, str, str | None]] = {
@@ -148,6 +154,15 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
         "async_id",
         "async_id definition error",
     ),
+    "get_session_stats": ("room_handle request_async_id", "async_id", "async_id error result"),
+    "get_stats": ("track_handle request_async_id", "async_id", "async_id error stats"),
+    "simulate_scenario": ("room_handle scenario request_async_id", "async_id", "async_id error"),
+    "e2ee": (
+        f"room_handle {E2EE}",
+        "manager_get_frame_cryptors ratchet_shared_key get_shared_key ratchet_key get_key",
+        None,
+    ),
+    "set_data_channel_buffered_amount_low_threshold": ("local_participant_handle threshold kind", "", None),
     "register_rpc_method": ("local_participant_handle method", "", None),
     "unregister_rpc_method": ("local_participant_handle method", "", None),
     "rpc_method_invocation_response": ("local_participant_handle invocation_id payload error", "error", None),
@@ -205,10 +220,17 @@ EVENT_FIELDS = {
     "data_track_published": "track",
     "data_track_unpublished": "sid",
     "transcription_received": "participant_identity track_sid segments",
+    "data_channel_low_threshold_changed": "kind threshold",
+    "e2ee_state_changed": "participant_identity state",
+    "participant_encryption_status_changed": "participant_identity is_encrypted",
+    "token_refreshed": "token",
     "room_metadata_changed": "metadata",
     "room_sid_changed": "sid",
-    "room_updated": "sid name metadata num_participants num_publishers",
-    "moved": "sid name num_participants num_publishers",
+    "room_updated": (
+        "sid name metadata num_participants num_publishers max_participants empty_timeout departure_timeout "
+        "creation_time active_recording"
+    ),
+    "moved": "sid name metadata num_participants num_publishers",
     "connection_state_changed": "state",
     "reconnecting": "",
     "reconnected": "",
@@ -218,7 +240,18 @@ EVENT_FIELDS = {
 
 OTHERS = {
     handle.FfiOwnedHandle: "id",
-    room.RoomOptions: "auto_subscribe adaptive_stream dynacast join_retries connect_timeout_ms",
+    room.RoomOptions: (
+        "auto_subscribe adaptive_stream dynacast join_retries connect_timeout_ms single_peer_connection data_stream "
+        "encryption rtc_config"
+    ),
+    room.RtcConfig: "ice_transport_type continual_gathering_policy ice_servers",
+    room.IceServer: "urls username password",
+    room.RoomDataStreamOptions: "max_payload_byte_length",
+    e2ee.E2eeOptions: "encryption_type key_provider_options",
+    e2ee.KeyProviderOptions: (
+        "shared_key ratchet_window_size ratchet_salt failure_tolerance key_ring_size key_derivation_function"
+    ),
+    e2ee.FrameCryptor: "participant_identity track_sid key_index enabled",
     room.ConnectCallback.Result: "room local_participant participants",
     room.ConnectCallback.ParticipantWithTracks: "participant publications",
     room.UserPacket: "data topic",
@@ -349,6 +382,18 @@ def test_media_enums_have_the_numbers_of_the_wire() -> None:
     assert {codec.name: codec.value for codec in VideoCodec} == dict(video.VideoCodec.items())
     assert {format.name: format.value for format in VideoFormat} == dict(video.VideoBufferType.items())
     assert sorted(VideoRotation) == sorted(video.VideoRotation.values())
+
+
+def test_enums_of_connections_and_encryption_have_the_numbers_of_the_wire() -> None:
+    from livekit_agent.rooms import EncryptionState, EncryptionType, IceTransport, KeyDerivation, Scenario
+
+    assert {f"SIMULATE_{s.name}": s.value for s in Scenario} == dict(room.SimulateScenarioKind.items())
+    assert {f"TRANSPORT_{t.name.replace('_', '')}": t.value for t in IceTransport} == dict(
+        room.IceTransportType.items()
+    )
+    assert {s.name: s.value for s in EncryptionState} == dict(e2ee.EncryptionState.items())
+    assert {t.name: t.value for t in EncryptionType} == dict(e2ee.EncryptionType.items())
+    assert {d.name: d.value for d in KeyDerivation} == dict(e2ee.KeyDerivationFunction.items())
 
 
 def test_enums_have_the_numbers_of_the_wire() -> None:

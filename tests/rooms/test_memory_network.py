@@ -202,6 +202,7 @@ async def test_a_full_reconnect_brings_everybody_and_our_tracks_back_as_new() ->
             "Reconnected",
             "TrackPublished",
             "TrackSubscribed",
+            "Rejoined",
             "LocalTrackSubscribed",
         ]
         seen = [type(event).__name__ for event in iter(theirs.next_nowait, None)]

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from ._audio import AudioFilter as AudioFilter
     from ._audio import AudioSource as AudioSource
     from ._audio import AudioStage as AudioStage
+    from ._connect_options import ConnectOptions as ConnectOptions
+    from ._connect_options import IceServer as IceServer
+    from ._connect_options import IceTransport as IceTransport
+    from ._connect_options import Scenario as Scenario
     from ._connectors import NativeRooms as NativeRooms
     from ._connectors import RoomConnector as RoomConnector
     from ._data_tracks import DataFrame as DataFrame
@@ -22,6 +26,12 @@ if TYPE_CHECKING:
     from ._encoded import EncodedVideoFeedback as EncodedVideoFeedback
     from ._encoded import EncodedVideoFrame as EncodedVideoFrame
     from ._encoded import EncodedVideoSource as EncodedVideoSource
+    from ._encryption import Encryption as Encryption
+    from ._encryption import EncryptionState as EncryptionState
+    from ._encryption import EncryptionType as EncryptionType
+    from ._encryption import FrameCryptor as FrameCryptor
+    from ._encryption import KeyDerivation as KeyDerivation
+    from ._encryption import RoomEncryption as RoomEncryption
     from ._enums import AudioFeature as AudioFeature
     from ._enums import ConnectionState as ConnectionState
     from ._enums import DisconnectReason as DisconnectReason
@@ -69,9 +79,17 @@ if TYPE_CHECKING:
     from ._rpc import RpcHandler as RpcHandler
     from ._rpc import RpcRegistration as RpcRegistration
     from ._rpc import RpcServer as RpcServer
+    from ._rpc_interceptors import OutgoingCall as OutgoingCall
+    from ._rpc_interceptors import RpcInterceptor as RpcInterceptor
     from ._scripted import ScriptedParticipant as ScriptedParticipant
     from ._sip import SipCallStatus as SipCallStatus
     from ._sip import SipInfo as SipInfo
+    from ._statistics import ChannelStatistics as ChannelStatistics
+    from ._statistics import ConnectionStatistics as ConnectionStatistics
+    from ._statistics import InboundStatistics as InboundStatistics
+    from ._statistics import OtherStatistics as OtherStatistics
+    from ._statistics import OutboundStatistics as OutboundStatistics
+    from ._statistics import PathStatistics as PathStatistics
     from ._stream_writers import ByteStreamWriter as ByteStreamWriter
     from ._stream_writers import TextStreamWriter as TextStreamWriter
     from ._streams import ByteStreamInfo as ByteStreamInfo
@@ -101,8 +119,11 @@ _HOMES = {
     "ByteStreamInfo": "_streams",
     "ByteStreamReader": "_streams",
     "ByteStreamWriter": "_stream_writers",
+    "ChannelStatistics": "_statistics",
     "ChatMessage": "_messages",
+    "ConnectOptions": "_connect_options",
     "ConnectionState": "_enums",
+    "ConnectionStatistics": "_statistics",
     "DataFrame": "_data_tracks",
     "DataSchema": "_data_tracks",
     "DegradationPreference": "_publish_options",
@@ -111,8 +132,16 @@ _HOMES = {
     "EncodedVideoFeedback": "_encoded",
     "EncodedVideoFrame": "_encoded",
     "EncodedVideoSource": "_encoded",
+    "Encryption": "_encryption",
+    "EncryptionState": "_encryption",
+    "EncryptionType": "_encryption",
+    "FrameCryptor": "_encryption",
     "FrameMetadata": "_frames",
     "FrameMetadataKind": "_enums",
+    "IceServer": "_connect_options",
+    "IceTransport": "_connect_options",
+    "InboundStatistics": "_statistics",
+    "KeyDerivation": "_encryption",
     "LocalDataTrack": "_data_tracks",
     "LocalParticipant": "_participants",
     "LocalTrack": "_tracks",
@@ -122,11 +151,15 @@ _HOMES = {
     "MemoryRooms": "_memory",
     "NativeRooms": "_connectors",
     "Network": "_memory_network",
+    "OtherStatistics": "_statistics",
+    "OutboundStatistics": "_statistics",
+    "OutgoingCall": "_rpc_interceptors",
     "Overflow": "_data_tracks",
     "Participant": "_participants",
     "ParticipantKind": "_enums",
     "ParticipantKindDetail": "_enums",
     "ParticipantState": "_enums",
+    "PathStatistics": "_statistics",
     "PreconnectAudio": "_preconnect",
     "PreconnectListener": "_preconnect",
     "RemoteDataTrack": "_data_tracks",
@@ -137,13 +170,16 @@ _HOMES = {
     "ResamplerQuality": "_processing",
     "Room": "_room",
     "RoomConnector": "_connectors",
+    "RoomEncryption": "_encryption",
     "RoomLedger": "_ledger",
     "RoomStatistics": "_room",
     "RpcCall": "_rpc",
     "RpcCode": "_enums",
     "RpcHandler": "_rpc",
+    "RpcInterceptor": "_rpc_interceptors",
     "RpcRegistration": "_rpc",
     "RpcServer": "_rpc",
+    "Scenario": "_connect_options",
     "ScriptedParticipant": "_scripted",
     "SipCallStatus": "_sip",
     "SipInfo": "_sip",
@@ -181,8 +217,11 @@ __all__ = [
     "ByteStreamInfo",
     "ByteStreamReader",
     "ByteStreamWriter",
+    "ChannelStatistics",
     "ChatMessage",
+    "ConnectOptions",
     "ConnectionState",
+    "ConnectionStatistics",
     "DataFrame",
     "DataSchema",
     "DegradationPreference",
@@ -191,8 +230,16 @@ __all__ = [
     "EncodedVideoFeedback",
     "EncodedVideoFrame",
     "EncodedVideoSource",
+    "Encryption",
+    "EncryptionState",
+    "EncryptionType",
+    "FrameCryptor",
     "FrameMetadata",
     "FrameMetadataKind",
+    "IceServer",
+    "IceTransport",
+    "InboundStatistics",
+    "KeyDerivation",
     "LocalDataTrack",
     "LocalParticipant",
     "LocalTrack",
@@ -202,11 +249,15 @@ __all__ = [
     "MemoryRooms",
     "NativeRooms",
     "Network",
+    "OtherStatistics",
+    "OutboundStatistics",
+    "OutgoingCall",
     "Overflow",
     "Participant",
     "ParticipantKind",
     "ParticipantKindDetail",
     "ParticipantState",
+    "PathStatistics",
     "PreconnectAudio",
     "PreconnectListener",
     "RemoteDataTrack",
@@ -217,13 +268,16 @@ __all__ = [
     "ResamplerQuality",
     "Room",
     "RoomConnector",
+    "RoomEncryption",
     "RoomLedger",
     "RoomStatistics",
     "RpcCall",
     "RpcCode",
     "RpcHandler",
+    "RpcInterceptor",
     "RpcRegistration",
     "RpcServer",
+    "Scenario",
     "ScriptedParticipant",
     "SipCallStatus",
     "SipInfo",

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from .._bounds import ROOM_JOIN_TIMEOUT
 from .._types import AutoSubscribe
+from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._room import Room, join
 
 __all__ = ["NativeRooms", "RoomConnector"]
@@ -38,6 +39,10 @@ class NativeRooms:
     one process: the library has one callback, and whoever comes last has it.
     """
 
+    def __init__(self, options: ConnectOptions = DEFAULT_OPTIONS) -> None:
+        self._options = options
+        """How to connect, unless :meth:`connect` is told otherwise."""
+
     async def connect(
         self,
         url: str,
@@ -45,8 +50,16 @@ class NativeRooms:
         *,
         timeout: float = ROOM_JOIN_TIMEOUT,
         auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+        options: ConnectOptions | None = None,
     ) -> Room:
         """Join a room (see :class:`RoomConnector`)."""
         from ._ffi import native_transport
 
-        return await join(native_transport(), url, token, timeout=timeout, auto_subscribe=auto_subscribe)
+        return await join(
+            native_transport(),
+            url,
+            token,
+            timeout=timeout,
+            auto_subscribe=auto_subscribe,
+            options=options or self._options,
+        )

@@ -438,6 +438,13 @@ class RemoteDataTrack(_DataTrack):
         self._link.check_open()
         if not self._open:
             raise _unpublished()
+        if self.encrypted and not self._link.decrypts:
+            # The library would hand over the ciphertext.
+            raise RoomError(
+                "the data track is encrypted, and this room was joined without encryption",
+                code="ROOM_ENCRYPTED",
+                hint="join with ConnectOptions(encryption=Encryption(...))",
+            )
         if not self._inbox.local.permissions.can_subscribe:
             raise RoomPermissionError("the agent may not subscribe", hint="grant canSubscribe")
         queue = DataQueue(self._link, capacity, overflow)

@@ -95,6 +95,7 @@ class TrackRecord:
     height: int = 0
     audio_features: tuple[int, ...] = ()
     frame_metadata: tuple[int, ...] = ()
+    encrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -520,6 +521,7 @@ class RoomLedger:
         height: int = 0,
         audio_features: tuple[int, ...] = (),
         frame_metadata: tuple[int, ...] = (),
+        encrypted: bool = False,
     ) -> TrackRecord:
         """A participant publishes a track.  Raises :class:`RoomPermissionError` without the grant."""
         home, person = self._require(sid)
@@ -537,11 +539,17 @@ class RoomLedger:
             height=height,
             audio_features=audio_features,
             frame_metadata=frame_metadata,
+            encrypted=encrypted,
         )
         after = replace(person, tracks=(*person.tracks, track), has_published=True)
         self._put(home, after)
         self._emit(TrackAdded(room=home.record, participant=after, track=track, first=not person.has_published))
         return track
+
+    def note_published(self, sid: str) -> None:
+        """A participant publishes something that is no track of media: its comings and goings are news at once."""
+        home, person = self._require(sid)
+        self._put(home, replace(person, has_published=True))
 
     def unpublish(self, sid: str, track_sid: str) -> bool:
         """A track is taken back.  False if there is none."""

@@ -15,6 +15,7 @@ from ._watch import Watches
 
 if TYPE_CHECKING:
     from ._participants import RemoteParticipant
+    from ._rpc_interceptors import RpcInterceptor
 
 __all__ = ["Link"]
 
@@ -40,6 +41,10 @@ class Link:
         """Who is there, by identity (the model's)."""
         self.reconnecting = False
         """Whether the connection is being rebuilt: who leaves now may only seem to."""
+        self.interceptors: list[RpcInterceptor] = []
+        """What wraps every remote call, the outermost first."""
+        self.decrypts = False
+        """Whether encrypted media are decrypted."""
         self._handles: dict[int, None] = {}
         self._attached: dict[object, Callable[[], None]] = {}
         self.own(room_handle)

@@ -26,6 +26,7 @@ import anyio
 from .._bounds import ROOM_JOIN_TIMEOUT
 from .._errors import RoomError
 from .._types import NO_ATTRIBUTES, AutoSubscribe, ConnectionQuality, ParticipantPermissions
+from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._enums import DisconnectReason, ParticipantKind
 from ._ledger import (
     DEPARTURE_TIMEOUT,
@@ -86,6 +87,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         latency: float = 0.0,
         delays: Delays | str = INSTANT,
         network: Network | None = None,
+        options: ConnectOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.keys = keys
         self.delays = delays_named(delays)
@@ -94,6 +96,9 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._networks: dict[str, Network] = {}  # participant sid -> its wire, where that differs
         self._rng = rng
         self._wire_rng: random.Random | None = None
+        self._options = options
+        self.unreachable: list[str] = []
+        """Urls at which nobody answers (tests)."""
         self.ledger = RoomLedger(rng or random.Random())
         self._wall_clock = wall_clock
         self._latency = latency
@@ -126,9 +131,17 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         *,
         timeout: float = ROOM_JOIN_TIMEOUT,
         auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+        options: ConnectOptions | None = None,
     ) -> Room:
         """Join the room that the token names (see :class:`~livekit_agent.rooms.RoomConnector`)."""
-        return await join(MemoryTransport(self), url, token, timeout=timeout, auto_subscribe=auto_subscribe)
+        return await join(
+            MemoryTransport(self),
+            url,
+            token,
+            timeout=timeout,
+            auto_subscribe=auto_subscribe,
+            options=options or self._options,
+        )
 
     def join(
         self,
@@ -142,6 +155,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         kind: int = ParticipantKind.STANDARD,
         timeout: float = ROOM_JOIN_TIMEOUT,
         auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+        options: ConnectOptions | None = None,
     ) -> Joining:
         """Join without a token: ``room = await rooms.join(...)``, or ``async with rooms.join(...) as room``."""
         entry = _Pass(
@@ -153,7 +167,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             kind=kind,
             permissions=permissions or ParticipantPermissions(),
         )
-        return Joining(self, entry, timeout, auto_subscribe)
+        return Joining(self, entry, timeout, auto_subscribe, options or self._options)
 
     def ticket(self, entry: _Pass) -> str:
         """A one-time word that lets one connection in."""
@@ -439,14 +453,19 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         # The sounds first, for others subscribe as they hear of it; their reactions come behind our own news.
         connection.rejoined(after, renewed)
         self.settle()
+        connection.publish_data_tracks_again()
 
     def lose(self, room: str, identity: str) -> None:
         """Somebody's connection is lost for good (reason 0)."""
         self.departed(self._connection_of(room, identity), DisconnectReason.UNKNOWN)
 
-    def _connection_of(self, room: str, identity: str) -> MemoryTransport:
+    def connection_named(self, room: str, identity: str) -> MemoryTransport | None:
+        """The connection of whoever has that identity now."""
         person = self.ledger.participant(room, identity)
-        connection = None if person is None else self._by_sid.get(person.sid)
+        return None if person is None else self._by_sid.get(person.sid)
+
+    def _connection_of(self, room: str, identity: str) -> MemoryTransport:
+        connection = self.connection_named(room, identity)
         if connection is None:
             raise RoomError(f"{identity!r} has no connection to room {room!r}", code="PARTICIPANT_NOT_FOUND")
         return connection
@@ -556,11 +575,19 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
 class Joining:
     """A join under way: await it for the room, or use it as a context manager that leaves the room at the end."""
 
-    def __init__(self, rooms: MemoryRooms, entry: _Pass, timeout: float, auto_subscribe: AutoSubscribe) -> None:
+    def __init__(
+        self,
+        rooms: MemoryRooms,
+        entry: _Pass,
+        timeout: float,
+        auto_subscribe: AutoSubscribe,
+        options: ConnectOptions,
+    ) -> None:
         self._rooms = rooms
         self._entry = entry
         self._timeout = timeout
         self._auto_subscribe = auto_subscribe
+        self._options = options
         self._room: Room | None = None
 
     def __await__(self) -> Generator[Any, Any, Room]:
@@ -569,7 +596,12 @@ class Joining:
     async def _join(self) -> Room:
         ticket = self._rooms.ticket(self._entry)
         return await join(
-            MemoryTransport(self._rooms), "memory:", ticket, timeout=self._timeout, auto_subscribe=self._auto_subscribe
+            MemoryTransport(self._rooms),
+            "memory:",
+            ticket,
+            timeout=self._timeout,
+            auto_subscribe=self._auto_subscribe,
+            options=self._options,
         )
 
     async def __aenter__(self) -> Room:
@@ -595,7 +627,7 @@ def _granted(video: Mapping[str, object]) -> ParticipantPermissions:
     return ParticipantPermissions(
         can_subscribe=allows("canSubscribe", True),
         can_publish=allows("canPublish", True),
-        can_publish_data=allows("canPublishData", True),
+        can_publish_data=allows("canPublishData", allows("canPublish", True)),
         can_update_metadata=allows("canUpdateOwnMetadata", False),
         can_subscribe_metrics=allows("canSubscribeMetrics", False),
         hidden=allows("hidden", False),

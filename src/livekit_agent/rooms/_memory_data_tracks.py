@@ -41,6 +41,8 @@ class _Seen:
     """A track, as somebody else holds it."""
 
     track: _Published
+    publisher: str
+    """Its sid when it was announced: a full reconnect gives it another."""
     over: bool = False
     """Its holder was told that it is gone."""
 
@@ -64,6 +66,16 @@ class MemoryDataTracks(MemoryPeer):
         self._data_tracks: dict[str, _Published] = {}
         self._post: Callable[[Callable[[], object]], object] = current_loop().post_here
 
+    def _encrypted(self) -> bool:
+        this: Any = self
+        return this.encrypts
+
+    def _count_sent(self, label: str, size: int) -> None:
+        raise NotImplementedError
+
+    def _count_received(self, label: str, size: int) -> None:
+        raise NotImplementedError
+
     # --- ours -----------------------------------------------------------------------------------------------------
 
     def _do_publish_data_track(self, request: data_track.PublishDataTrackRequest) -> ffi.FfiResponse:
@@ -81,8 +93,9 @@ class MemoryDataTracks(MemoryPeer):
             answer.error.code = data_track.PUBLISH_DATA_TRACK_ERROR_CODE_DUPLICATE_NAME
             answer.error.message = "Track name already taken"
         else:
-            info = info_message(self._rooms.ledger.new_id("DTR_"), request.options, uses_e2ee=False)
+            info = info_message(self._rooms.ledger.new_id("DTR_"), request.options, uses_e2ee=self._encrypted())
             track = self._data_tracks[name] = _Published(info, self)
+            self._rooms.ledger.note_published(self.sid)
             for hearer in self._hearers(()):
                 hearer.data_track_announced(track)
             answer.track.handle.CopyFrom(self._give(track))
@@ -104,6 +117,7 @@ class MemoryDataTracks(MemoryPeer):
                 self._post(lambda: _carry(track))
             frame = data_track.DataTrackFrame()
             frame.CopyFrom(request.frame)
+            self._count_sent("_data_track", len(frame.payload))
             track.queue.append(frame)
         return ffi.FfiResponse(local_data_track_try_push=response)
 
@@ -144,7 +158,7 @@ class MemoryDataTracks(MemoryPeer):
             return  # heard when we are
         self.publishes(track.publisher._identity)
         owned = data_track.OwnedRemoteDataTrack(
-            handle=self._give(_Seen(track)),
+            handle=self._give(_Seen(track, track.publisher.sid)),
             info=track.info,
             publisher_identity=track.publisher._identity,
         )
@@ -161,7 +175,7 @@ class MemoryDataTracks(MemoryPeer):
 
     def _publisher_left(self, sid: str) -> None:
         """Somebody has left: its tracks go after it.  Told late, perhaps, when its connection is long gone."""
-        for track in [seen.track for seen in self._seen() if seen.track.publisher.sid == sid and not seen.over]:
+        for track in [seen.track for seen in self._seen() if seen.publisher == sid and not seen.over]:
             track.open = False
             for stream in [stream for stream in track.streams if stream.home is self]:
                 self.data_stream_over(stream)
@@ -243,6 +257,10 @@ def _carry(track: _Published) -> None:
         if not track.publisher._may_publish_data():  # pyright: ignore[reportPrivateUsage] - a part of it
             continue
         for stream in list(track.streams):
+            home: Any = stream.home
+            if not home.can_read(track.publisher):
+                continue
+            stream.home._count_received("_data_track", len(frame.payload))  # pyright: ignore[reportPrivateUsage]
             stream.waiting.append(frame)
             if len(stream.waiting) > stream.capacity:
                 stream.waiting.popleft()

@@ -14,6 +14,7 @@ until there is more.  Sound that is captured while nobody listens is not kept.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from .._errors import RoomError
 from ._enums import AudioFeature, TrackKind, VideoQuality
 from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
 from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged, TrackRecord
+from ._memory_encryption import Verdict
 from ._memory_network import Network, Wire
 from ._memory_pictures import as_sent, layers_of, repainted
 from ._memory_speakers import Speakers
@@ -34,6 +36,7 @@ from ._wire import callback, describe_new_track
 
 if TYPE_CHECKING:
     from ._memory import MemoryRooms
+    from ._memory_transport import MemoryTransport
 
 __all__ = ["LocalMedia", "MediaHub", "MemoryMedia", "published_media"]
 
@@ -49,6 +52,8 @@ class AudioSourceState:
         self.sample_rate = request.sample_rate
         self.num_channels = request.num_channels
         self.plays_until = 0.0
+        self.packets = 0
+        self.octets = 0
         self.sound = bytearray()
         self.tick_bytes = SAMPLE_BYTES * self.num_channels * (self.sample_rate // _TICKS_A_SECOND)
 
@@ -62,12 +67,14 @@ class AudioSourceState:
 
 
 class VideoSourceState:
-    """A video source.  It keeps no picture."""
+    """A video source.  It keeps no picture, and counts them."""
 
     def __init__(self, request: video.NewVideoSourceRequest) -> None:
         self.width, self.height = request.resolution.width, request.resolution.height
         self.encoded = request.type == video.VIDEO_SOURCE_ENCODED
         self.key_frame_wanted = False
+        self.packets = 0
+        self.octets = 0
 
 
 class LocalMedia:
@@ -188,6 +195,11 @@ class MediaHub:
         for sid, other in self._sources.items():
             if other is source and sid not in self._muted:
                 self.speakers.hear(sid, sound)
+                self._examine(sid)
+
+    def source_of(self, sid: str) -> AudioSourceState | VideoSourceState | None:
+        """What feeds a track."""
+        return self._sources.get(sid)
 
     def hear(self, event: LedgerEvent) -> None:
         """A track is over, muted or unmuted."""
@@ -249,8 +261,12 @@ class MediaHub:
             sid = stream.media.sid
             source = self._sources.get(sid)
             if isinstance(source, AudioSourceState) and pieces[sid]:
-                silent = sid in self._muted or not stream.home.is_enabled(sid)
+                verdict = self._verdict(stream.home, sid)
+                silent = sid in self._muted or not stream.home.is_enabled(sid) or verdict is Verdict.SILENCE
                 piece = bytes(len(pieces[sid])) if silent else pieces[sid]
+                if verdict is Verdict.NOISE:
+                    # What a decoder makes of a ciphertext.
+                    piece = hashlib.shake_128(piece).digest(len(piece))
                 if wires := self._wires(sid, stream):
                     stream.wire.put((source, piece), wires, self._rooms.wire_rng, lossy=True)
                 else:
@@ -262,12 +278,37 @@ class MediaHub:
     def _sounds(self) -> list[tuple[str, AudioSourceState]]:
         return [(sid, source) for sid, source in self._sources.items() if isinstance(source, AudioSourceState)]
 
+    def _publisher(self, sid: str) -> MemoryTransport | None:
+        room, identity = self._homes.get(sid, ("", ""))
+        person = self._rooms.ledger.participant(room, identity)
+        return None if person is None else self._rooms.connection(person.sid)
+
+    def _verdict(self, home: Any, sid: str) -> Verdict:
+        """What a receiver gets of what is sent on a track now."""
+        publisher = self._publisher(sid)
+        if publisher is None or not (publisher.encrypts or home.encrypts):
+            return Verdict.CLEAR
+        return home.unseal(self._homes[sid][1], sid, publisher.seal(sid))
+
+    def _examine(self, sid: str) -> None:
+        """Who has subscribed decrypts, whether or not anybody looks at it."""
+        publisher = self._publisher(sid)
+        if publisher is not None and publisher.encrypts:
+            for person in self._rooms.ledger.participants(self._homes[sid][0]):
+                receiver = self._rooms.connection(person.sid)
+                if receiver is not None and receiver.hears(sid):
+                    self._verdict(receiver, sid)
+
     def show(self, source: VideoSourceState, frame: VideoFrame) -> None:
         """A picture, to everybody who looks."""
         sids = [sid for sid, other in self._sources.items() if other is source and sid not in self._muted]
+        for sid in sids:
+            self._examine(sid)
         for stream in list(self._streams):
             sid = stream.media.sid
-            if isinstance(stream, VideoStreamState) and sid in sids and stream.home.hears(sid):
+            if not (isinstance(stream, VideoStreamState) and sid in sids and stream.home.hears(sid)):
+                continue
+            if self._verdict(stream.home, sid) is Verdict.CLEAR:
                 sent = as_sent(frame, self._tracks[sid], *stream.home.wanted_size(sid))
                 if wires := self._wires(sid, stream):
                     stream.wire.put(sent, wires, self._rooms.wire_rng, lossy=True)
@@ -336,6 +377,8 @@ class MemoryMedia:
             self._answer(callback("capture_audio_frame", async_id, "sample_rate and num_channels don't match"))
         else:
             size = SAMPLE_BYTES * frame.num_channels * frame.samples_per_channel
+            source.packets += -(-frame.samples_per_channel * _TICKS_A_SECOND // frame.sample_rate)
+            source.octets += size
             self._rooms.media.play(source, self._lent[frame.data_ptr][:size])
             now = self._rooms.now()
             source.plays_until = max(now, source.plays_until) + frame.samples_per_channel / frame.sample_rate
@@ -387,6 +430,8 @@ class MemoryMedia:
             rotation=VideoRotation(request.rotation),
             metadata=metadata_of(request.metadata) if request.HasField("metadata") else None,
         )
+        source.packets += 1
+        source.octets += len(frame.data)
         self._rooms.media.show(source, frame)
         return ffi.FfiResponse(capture_video_frame=video.CaptureVideoFrameResponse())
 
@@ -465,14 +510,21 @@ class MemoryMedia:
         self._mailbox.put(ffi.FfiEvent(video_stream_event=event))
 
 
-def published_media(track: LocalMedia, options: room_pb.TrackPublishOptions) -> dict[str, Any]:
+def published_media(
+    track: LocalMedia, options: room_pb.TrackPublishOptions, *, encrypted: bool = False
+) -> dict[str, Any]:
     """What a server says of a track that is published with these options (for :meth:`RoomLedger.publish`)."""
     if not isinstance(track.source, VideoSourceState):
         features = [AudioFeature.NO_DTX] if options.HasField("dtx") and not options.dtx else []
         if options.preconnect_buffer:
             features.append(AudioFeature.PRECONNECT_BUFFER)
-        plain = options.HasField("red") and not options.red
-        return {"mime_type": "audio/opus" if plain else "audio/red", "audio_features": tuple(features)}
+        # Redundant packets cannot be taken apart by a server that cannot read them.
+        plain = encrypted or (options.HasField("red") and not options.red)
+        return {
+            "mime_type": "audio/opus" if plain else "audio/red",
+            "audio_features": tuple(features),
+            "encrypted": encrypted,
+        }
     width, height = track.source.width, track.source.height
     codec = VideoCodec(options.video_codec)
     # As a server that has not enabled it.
@@ -484,4 +536,5 @@ def published_media(track: LocalMedia, options: room_pb.TrackPublishOptions) -> 
         "height": height,
         "simulcasted": simulcast and len(layers_of(width, height)) > 1,
         "frame_metadata": tuple(options.frame_metadata_features),
+        "encrypted": encrypted,
     }

@@ -80,6 +80,11 @@ class MemoryPeer:
         connections = [self._rooms.connection(person.sid) for person in wanted]
         return [connection for connection in connections if connection is not None]
 
+    def _key_holders(self, destinations: Any) -> list[MemoryTransport]:
+        """As :meth:`_hearers`, of what is encrypted where we have joined with encryption."""
+        this: Any = self
+        return [hearer for hearer in self._hearers(destinations) if hearer.can_read(this)]
+
 
 @dataclass(slots=True)
 class _Invocation:
@@ -111,8 +116,10 @@ class MemoryRpc(MemoryPeer):
         self._object(request.local_participant_handle, str)
         async_id = request.request_async_id
         # An empty name would mean everybody.
-        found = self._hearers([request.destination_identity]) if not self._ended else []
-        if not found:
+        found = self._key_holders([request.destination_identity]) if not self._ended else []
+        this: Any = self
+        # Who cannot decrypt the answer is not answered.
+        if not found or not this.can_read(found[0]):
             self._rooms.later(
                 _ROUND_TRIP_MS / 1000,
                 lambda: self._answer(_failed(async_id, RpcCode.CONNECTION_TIMEOUT, "Connection timeout")),
@@ -192,7 +199,7 @@ class MemoryRpc(MemoryPeer):
     def _chat(self, message: room_pb.ChatMessage, request: Any) -> ffi.FfiResponse:
         async_id: int = request.request_async_id
         if not self._ended:
-            for hearer in self._hearers(request.destination_identities):
+            for hearer in self._key_holders(request.destination_identities):
                 received = room_pb.ChatMessageReceived(message=message, participant_identity=self._identity)
                 hearer._tell(chat_message=received)  # pyright: ignore[reportPrivateUsage] - a connection like this one
             event = callback("chat_message", async_id)

@@ -64,7 +64,7 @@ class MemoryStreams(MemoryPeer):
             reply_to_stream_id=options.reply_to_stream_id,
             attached_stream_ids=options.attached_stream_ids,
             generated=options.generated,
-            encryption_type=0,  # pyright: ignore[reportArgumentType] - an enum's number
+            encryption_type=self._stream_encryption(),  # pyright: ignore[reportArgumentType] - an enum's number
         )
         event = ffi.FfiEvent(text_stream_open=data_stream.TextStreamOpenCallback(async_id=request.request_async_id))
         self._opened(event.text_stream_open.writer, info, options.destination_identities, text=True)
@@ -81,7 +81,7 @@ class MemoryStreams(MemoryPeer):
             topic=options.topic,
             attributes=options.attributes,
             name=options.name,
-            encryption_type=0,  # pyright: ignore[reportArgumentType] - an enum's number
+            encryption_type=self._stream_encryption(),  # pyright: ignore[reportArgumentType] - an enum's number
         )
         if options.HasField("total_length"):
             info.total_length = options.total_length
@@ -91,8 +91,14 @@ class MemoryStreams(MemoryPeer):
         response = data_stream.ByteStreamOpenResponse(async_id=request.request_async_id)
         return ffi.FfiResponse(byte_stream_open=response)
 
+    def _stream_encryption(self) -> int:
+        this: Any = self
+        return int(this.encrypts)
+
     def _opened(self, owned: Any, info: Any, destinations: Any, *, text: bool) -> None:
-        readers = [] if self._ended else [hearer.announced(self, info, text) for hearer in self._hearers(destinations)]
+        readers = (
+            [] if self._ended else [hearer.announced(self, info, text) for hearer in self._key_holders(destinations)]
+        )
         owned.info.CopyFrom(info)
         if not self._ended:
             owned.handle.CopyFrom(self._give(_Writer(text, readers)))

@@ -195,10 +195,19 @@ class MemorySubscriptions:
             gone = room_pb.TrackUnsubscribed(participant_identity=identity, track_sid=track_sid)
             self._tell(track_unsubscribed=gone)
 
+    def _tell_encrypted(self, person: ParticipantRecord, encrypted: bool) -> None:
+        changed = room_pb.ParticipantEncryptionStatusChanged(
+            participant_identity=person.identity, is_encrypted=encrypted
+        )
+        self._tell(participant_encryption_status_changed=changed)
+
     def _take_back(self, person: ParticipantRecord, track: TrackRecord) -> None:
         self._unsubscribe(person.identity, track.sid)
         self._asked.pop(track.sid, None)
         self._wishes.pop(track.sid, None)
+        if track.encrypted and (not person.tracks or person.tracks[-1].sid == track.sid):
+            # Its last one: taken back, or going with its publisher, which still lists it then.
+            self._tell_encrypted(person, False)
         gone = room_pb.TrackUnpublished(participant_identity=person.identity, publication_sid=track.sid)
         self._tell(track_unpublished=gone)
 

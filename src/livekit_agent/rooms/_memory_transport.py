@@ -35,9 +35,10 @@ from ._ledger import (
     TrackRecord,
 )
 from ._mailbox import Mailbox, current_loop
-from ._memory_data_tracks import MemoryDataTracks
+from ._memory_encryption import MemoryEncryption
 from ._memory_media import LocalMedia, MemoryMedia, published_media
 from ._memory_network import Line, Wire
+from ._memory_reconnect import MemoryReconnect
 from ._memory_rpc import MemoryRpc
 from ._memory_streams import MemoryStreams
 from ._memory_subscriptions import MemoryPublication, MemorySubscriptions
@@ -56,14 +57,15 @@ __all__ = ["MemoryTransport"]
 _PACKET_HEADER_BYTES = 43
 
 
-class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, MemorySubscriptions):
+class MemoryTransport(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryption, MemoryMedia, MemorySubscriptions):
     """A transport over the ledger (see ``_transport``)."""
 
     def __init__(self, rooms: MemoryRooms, deliver: Callable[[ffi.FfiEvent], None] | None = None) -> None:
         """``deliver`` is where events go if not to the router: the participant is in another process."""
         MemoryRpc.__init__(self)
         MemoryStreams.__init__(self)
-        MemoryDataTracks.__init__(self)
+        MemoryReconnect.__init__(self)
+        MemoryEncryption.__init__(self)
         MemorySubscriptions.__init__(self)
         self._rooms = rooms
         loop = current_loop()
@@ -204,6 +206,11 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
 
     def _do_connect(self, request: room_pb.ConnectRequest) -> ffi.FfiResponse:
         self._auto_subscribe = request.options.auto_subscribe
+        self._join_encrypted(request.options)
+        if request.url in self._rooms.unreachable:
+            text = "signal failure: transport connection error: IO error: Connection refused (os error 111)"
+            self.refuse(request.request_async_id, text)
+            return ffi.FfiResponse(connect=room_pb.ConnectResponse(async_id=request.request_async_id))
         self._rooms.admit(self, request.token, request.request_async_id)
         return ffi.FfiResponse(connect=room_pb.ConnectResponse(async_id=request.request_async_id))
 
@@ -319,11 +326,14 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
             self._republish(track, next(old for old, new in renewed.items() if new == track.sid))
         self.reconnected()
         for person in others:
+            if any(track.encrypted for track in person.tracks):
+                self._tell_encrypted(person, True)
             for track in person.tracks:
                 publication = self._own_publication(person, track)
                 published = room_pb.TrackPublished(participant_identity=person.identity, publication=publication)
                 self._tell(track_published=published)
                 self._subscribe(person, track)
+        self._tell_updated(me)
 
     def _republish(self, track: TrackRecord, previous: str) -> None:
         self._republished[track.sid] = None
@@ -357,6 +367,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
                 reliable=request.reliable,
                 destinations=tuple(request.destination_identities),
             )
+            self._count_sent("_reliable" if request.reliable else "_lossy", len(data))
             self._answer(callback("publish_data", async_id))
             self._rooms.settle()
         return ffi.FfiResponse(publish_data=room_pb.PublishDataResponse(async_id=async_id))
@@ -399,7 +410,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
                     name=track.name,
                     kind=track.kind,
                     source=TrackSource(request.options.source),
-                    **published_media(track, request.options),
+                    **published_media(track, request.options, encrypted=self.encrypts),
                 )
             except RoomPermissionError:
                 # The real server says nothing, and the library gives up.
@@ -497,6 +508,8 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
                 self._hear(event)
 
     def _hear(self, event: LedgerEvent) -> None:
+        if isinstance(event, ParticipantEntered | ParticipantGone) and event.participant.permissions.recorder:
+            self._tell(room_updated=room_info(event.room, self._rooms.ledger.participants(self.room_name)))
         match event:
             case ParticipantEntered(participant=person):
                 if self._sees(person):
@@ -544,6 +557,8 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
                 self._tell(local_track_published=room_pb.LocalTrackPublished(track_sid=track.sid))
                 self._tell_updated(person)
             case TrackAdded():
+                if track.encrypted and len(person.tracks) == 1:
+                    self._tell_encrypted(person, True)
                 publication = self._own_publication(person, track)
                 published = room_pb.TrackPublished(participant_identity=person.identity, publication=publication)
                 self._tell(track_published=published)
@@ -567,6 +582,9 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
     def _hear_data(self, event: DataSent) -> None:
         if self.sid not in event.receivers:
             return
+        sender = None if event.sender is None else self._rooms.connection(event.sender.sid)
+        if sender is not None and not self.can_read(sender):
+            return
         wires = self._rooms.wires(self.sid, event.sender.sid if event.sender is not None else "")
         if wires:
             wire = self._reliable if event.reliable else self._lossy
@@ -577,6 +595,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryDataTracks, MemoryMedia, M
     def _tell_data(self, event: DataSent) -> None:
         if self._ended:
             return
+        self._count_received("_reliable" if event.reliable else "_lossy", len(event.data))
         owned = self._give(event.data)
         buffer = room_pb.BufferInfo(data_ptr=owned.id, data_len=len(event.data))
         packet = room_pb.DataPacketReceived(

@@ -91,7 +91,23 @@ class MessageSending(Sending):
     ) -> ChatMessage:
         """Replace the text of a chat message of ours; the others get ``ChatReceived`` with the same id."""
         await self._check_may_send("edit chat messages")
-        original = room_pb.ChatMessage(id=message.id, timestamp=round(message.sent_at * 1000), message=message.text)
+        return await self._replace_chat(message, text, message.deleted, destination_identities)
+
+    async def delete_chat(self, message: ChatMessage, *, destination_identities: Sequence[str] = ()) -> ChatMessage:
+        """Take a chat message of ours back; the others get ``ChatReceived`` with the same id, ``deleted``, no text."""
+        await self._check_may_send("delete chat messages")
+        return await self._replace_chat(message, "", True, destination_identities)
+
+    async def _replace_chat(
+        self, message: ChatMessage, text: str, deleted: bool, destination_identities: Sequence[str]
+    ) -> ChatMessage:
+        original = room_pb.ChatMessage(
+            id=message.id,
+            timestamp=round(message.sent_at * 1000),
+            message=message.text,
+            deleted=deleted,
+            generated=message.generated,
+        )
         request = room_pb.EditChatMessageRequest(
             local_participant_handle=self._link.local_handle,
             edit_text=text,

@@ -52,6 +52,8 @@ class PublicationState:
     height: int = 0
     audio_features: tuple[AudioFeature | int, ...] = ()
     frame_metadata: tuple[FrameMetadataKind | int, ...] = ()
+    encryption: int = 0
+    """The wire's number of how it is encrypted."""
     track: RemoteTrack | None = None
     """The subscribed remote track; always None for our own."""
     track_handle: int = 0
@@ -84,6 +86,7 @@ class PublicationState:
         self.height = info.height
         self.audio_features = tuple(known(AudioFeature, feature) for feature in info.audio_features)
         self.frame_metadata = tuple(known(FrameMetadataKind, kind) for kind in info.frame_metadata_features)
+        self.encryption = info.encryption_type
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,6 +107,7 @@ class ParticipantState:
     is_speaking: bool = False
     last_spoke_at: float | None = None
     """On the event loop's clock; of somebody who speaks, when it began."""
+    encrypted: bool = False
     quality: ConnectionQuality | None = None
     publications: dict[str, PublicationState] = field(default_factory=dict[str, PublicationState])
 

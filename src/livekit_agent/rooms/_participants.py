@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -14,6 +14,8 @@ from .._errors import RoomError, RoomPermissionError
 from .._types import ConnectionQuality, ParticipantPermissions
 from . import _model
 from ._audio import AudioFilter, AudioStage
+from ._backpressure import DataGates
+from ._calls import Call
 from ._data_tracks import DataTrackPublishing
 from ._enums import ParticipantKind, ParticipantKindDetail, ParticipantState, TrackSource
 from ._follow import SourceStream
@@ -91,6 +93,11 @@ class Participant:
     def joined_at(self) -> float:
         """When it joined, seconds since 1970; 0 if unknown."""
         return self._state.joined_at
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether all that it publishes is encrypted end to end (``EncryptionStatusChanged``)."""
+        return self._state.encrypted
 
     @property
     def is_speaking(self) -> bool:
@@ -206,10 +213,13 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
     takes back what it would have made: a publication that completes later is unpublished.
     """
 
-    def __init__(self, state: LocalState, link: Link) -> None:
+    def __init__(
+        self, state: LocalState, link: Link, on_buffer_low: Callable[[bool], None] = lambda reliable: None
+    ) -> None:
         Participant.__init__(self, state)
         self._link = link
         self._local = state
+        self._gates = DataGates(link, on_buffer_low)
         self._views = MappingProxyType(state.views)
 
     @property
@@ -231,9 +241,11 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
         reliable: bool = True,
         destination_identities: Sequence[str] = (),
     ) -> None:
-        """Send a packet to everybody, or to those named.  Returns when it has been handed to the connection.
+        """Send a packet to everybody, or to those named.  Returns when the connection has taken it.
 
-        The server says nothing about unknown destinations.  At most 64,000 bytes, topic and header included.
+        Waits first while the connection has more than a threshold of bytes still to take (:meth:`data_buffered`,
+        :meth:`set_data_threshold`), in the order of the calls.  The server says nothing about unknown destinations.
+        At most 64,000 bytes, topic and header included.  Cancelled while it waits, nothing is sent.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         payload = data.encode() if isinstance(data, str) else bytes(data)
@@ -247,6 +259,17 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
                 code="ROOM_DATA_TOO_LARGE",
                 hint="send it in smaller packets",
             )
+        taken = await self._gates[reliable].enter(len(payload))
+        try:
+            call = self._send_packet(payload, topic, reliable, destination_identities, taken)
+        except BaseException:
+            taken()
+            raise
+        await self._link.finish(call, "data not published")
+
+    def _send_packet(
+        self, payload: bytes, topic: str, reliable: bool, destinations: Sequence[str], taken: Callable[[], None]
+    ) -> Call:
         with self._link.transport.lend(payload) as address:
             request = room.PublishDataRequest(
                 local_participant_handle=self._link.local_handle,
@@ -254,10 +277,23 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
                 data_len=len(payload),
                 reliable=reliable,
                 topic=topic,
-                destination_identities=list(destination_identities),
+                destination_identities=list(destinations),
             )
-            call = self._link.send(ffi.FfiRequest(publish_data=request))
-        await self._link.finish(call, "data not published")
+            # Given up or not, the connection has it until it answers.
+            return self._link.send(
+                ffi.FfiRequest(publish_data=request), reclaim=lambda _: taken(), on_answer=lambda _: taken()
+            )
+
+    def data_buffered(self, *, reliable: bool = True) -> int:
+        """How many bytes of packets the connection has been given and has not taken yet."""
+        return self._gates[reliable].pending
+
+    def set_data_threshold(self, size: int, *, reliable: bool = True) -> None:
+        """How many bytes the connection may have still to take before :meth:`publish_data` waits (2 MiB at first).
+
+        ``DataBufferLow`` tells when it was more and is no longer.
+        """
+        self._gates.set_threshold(size, reliable)
 
     # --- about ourselves ----------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, TypeVar
 
@@ -27,6 +27,7 @@ from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX
 from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
 from .._types import AutoSubscribe
 from ._calls import Call
+from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._data_tracks import RemoteDataTrack
 from ._enums import ConnectionState, DisconnectReason
 from ._link import Link
@@ -35,6 +36,8 @@ from ._presence import Presence
 from ._proto import ffi
 from ._proto import room as room_pb
 from ._rpc import RpcHandler, RpcServer, serve_rpc
+from ._rpc_interceptors import RpcInterceptor
+from ._session import Session
 from ._streams import ByteStreamReader, StreamListener, TextStreamReader
 from ._subscription import Subscription
 from ._transport import Transport, owned_handles
@@ -47,9 +50,6 @@ E = TypeVar("E", bound=events.RoomEvent)
 NO_HANDLERS: Mapping[str, RpcHandler] = MappingProxyType({})
 
 _log = logging.getLogger("livekit_agent.rooms")
-
-# One attempt of the library's, inside our own deadline.  Its retries would outlive an abandoned join.
-_ATTEMPT_TIMEOUT_MAX = 5.0
 
 
 class RoomStatistics(NamedTuple):
@@ -65,7 +65,7 @@ class RoomStatistics(NamedTuple):
     handles: int
 
 
-class Room(Presence):
+class Room(Presence, Session):
     """A room that we are in.  Made by a :class:`~livekit_agent.rooms.RoomConnector`.
 
     Use it in the event loop that joined it.  ``async with room:`` leaves it at the end of the block.
@@ -76,10 +76,11 @@ class Room(Presence):
         transport: Transport,
         result: room_pb.ConnectCallback.Result,
         auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+        options: ConnectOptions = DEFAULT_OPTIONS,
     ) -> None:
         self._transport = transport
         self._link = Link(transport, result.room.handle.id, result.local_participant.handle.id)
-        self._model = Model(result, self._link, self._emit, auto_subscribe)
+        self._model = Model(result, self._link, self._emit, auto_subscribe, options)
         self._subscriptions: dict[Subscription, None] = {}  # ordered: delivery order is subscription order
         self._closed = anyio.Event()
         self._reason: int | None = None
@@ -310,6 +311,20 @@ class Room(Presence):
         """
         return serve_rpc(self._model.rpc, handlers, concurrency)
 
+    @contextmanager
+    def intercept_rpc(self, interceptor: RpcInterceptor) -> Generator[RpcInterceptor]:
+        """Wrap every remote call, ours and others', for as long as the ``with`` block lasts.
+
+        The one that came first is outermost.  A call that is under way keeps those that it began with.
+        """
+        chain = self._link.interceptors
+        chain.append(interceptor)
+        try:
+            yield interceptor
+        finally:
+            # By identity: two that compare equal are two.
+            del chain[next(place for place, other in enumerate(chain) if other is interceptor)]
+
     # --- leaving --------------------------------------------------------------------------------------------------
 
     async def disconnect(self, reason: int = 0) -> None:
@@ -355,21 +370,32 @@ async def join(
     *,
     timeout: float = ROOM_JOIN_TIMEOUT,
     auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+    options: ConnectOptions = DEFAULT_OPTIONS,
 ) -> Room:
-    """Join the room that the token names.
+    """Join the room that the token names, at the first of the urls that can be reached.
 
     Raises :class:`RoomConnectError`, whose text never contains the token.  Cancel-safe at every checkpoint: a join
     that succeeds after being given up is undone by itself.
     """
-    options = room_pb.RoomOptions(
-        auto_subscribe=auto_subscribe is AutoSubscribe.EVERYTHING,
-        adaptive_stream=False,
-        dynacast=False,
-        join_retries=0,
-        connect_timeout_ms=round(1000 * min(timeout, _ATTEMPT_TIMEOUT_MAX)),
-    )
-    request = room_pb.ConnectRequest(url=url, token=token, options=options)
     await anyio.lowlevel.checkpoint_if_cancelled()
+    urls = [url, *options.fallback_urls]
+    end = anyio.current_time() + timeout
+    while True:
+        # What is left is shared by the urls that are left, so that one that never answers leaves some to the others.
+        share = max(0.0, end - anyio.current_time()) / len(urls)
+        message = options.message(auto_subscribe=auto_subscribe is AutoSubscribe.EVERYTHING, timeout=share)
+        request = room_pb.ConnectRequest(url=urls.pop(0), token=token, options=message)
+        try:
+            return Room(transport, await _attempt(transport, request, share), auto_subscribe, options)
+        except RoomConnectError as exc:
+            if not urls or exc.code == "ROOM_REFUSED":
+                raise
+            _log.warning("%s; trying the next url", exc)
+
+
+async def _attempt(
+    transport: Transport, request: room_pb.ConnectRequest, timeout: float
+) -> room_pb.ConnectCallback.Result:
     try:
         call = Call(transport, ffi.FfiRequest(connect=request))
         event = await call.wait(timeout)
@@ -380,7 +406,7 @@ async def join(
         ) from None
     if event.connect.error:
         raise _connect_error(event.connect.error)
-    return Room(transport, event.connect.result, auto_subscribe)
+    return event.connect.result
 
 
 def _connect_error(text: str) -> RoomConnectError:
@@ -388,6 +414,8 @@ def _connect_error(text: str) -> RoomConnectError:
     hint = ""
     if "401" in text or "Unauthorized" in text:
         hint = "the server does not accept the token: wrong key or secret, expired, or without roomJoin"
+        # Any other server of the same project would refuse it too.
+        return RoomConnectError(f"could not join the room: {printable(text)}", hint=hint, code="ROOM_REFUSED")
     elif "wait_pc_connection" in text:
         hint = "signalling works, media does not: check UDP and TCP ports, or the network interface"
     elif "refused" in text or "timed out" in text:

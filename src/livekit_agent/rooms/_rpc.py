@@ -27,6 +27,7 @@ from ._enums import RpcCode
 from ._link import Link
 from ._proto import ffi
 from ._proto import rpc as rpc_pb
+from ._rpc_interceptors import OutgoingCall, RpcInterceptor, intercepted_call, intercepted_handler
 from ._sending import Sending
 
 __all__ = ["RpcCall", "RpcCalling", "RpcDesk", "RpcHandler", "RpcRegistration", "RpcServer", "serve_rpc"]
@@ -63,6 +64,11 @@ class RpcCalling(Sending):
         that is not in the room is noticed after 7 s (the library waits for an acknowledgement), or after ``timeout``.
         Cancelling gives the call up; the other side may run it nevertheless.
         """
+        call = OutgoingCall(identity=identity, method=method, payload=payload, timeout=timeout)
+        return await intercepted_call(list(self._link.interceptors), call, self._perform)
+
+    async def _perform(self, outgoing: OutgoingCall) -> str:
+        identity, method, timeout = outgoing.identity, outgoing.method, outgoing.timeout
         if timeout <= 0:
             raise ValueError("the timeout of a call must be positive")
         await self._check_may_send("call other participants")
@@ -74,7 +80,7 @@ class RpcCalling(Sending):
             local_participant_handle=link.local_handle,
             destination_identity=identity,
             method=method,
-            payload=payload,
+            payload=outgoing.payload,
             response_timeout_ms=max(1, round(timeout * 1000)),
         )
         call = link.send(ffi.FfiRequest(perform_rpc=request))
@@ -99,6 +105,11 @@ class RpcDesk:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._methods: dict[str, Callable[[rpc_pb.RpcMethodInvocationEvent], None]] = {}
+
+    @property
+    def interceptors(self) -> list[RpcInterceptor]:
+        """What wraps every call, as it is now."""
+        return list(self._link.interceptors)
 
     def register(self, method: str, accept: Callable[[rpc_pb.RpcMethodInvocationEvent], None]) -> None:
         """From now on calls of ``method`` go to ``accept``."""
@@ -275,7 +286,8 @@ class RpcServer:
         )
         try:
             with anyio.move_on_after(call.timeout) as scope:
-                payload, error = await _answer_of(handler, call)
+                wrapped = intercepted_handler(self._desk.interceptors, handler)
+                payload, error = await _answer_of(wrapped, call)
             if scope.cancelled_caught:
                 error = RpcError("Response timeout", rpc_code=RpcCode.RESPONSE_TIMEOUT)
         finally:

@@ -228,8 +228,13 @@ class StreamSending(Sending):
         reply_to: str = "",
         attachments: Sequence[str] = (),
         generated: bool = False,
+        compress: bool | None = None,
     ) -> TextStreamWriter:
-        """A text stream to everybody, or to those named: ``async with … as writer: await writer.write(…)``."""
+        """A text stream to everybody, or to those named: ``async with … as writer: await writer.write(…)``.
+
+        ``operation`` says what it does to the text of the same ``stream_id`` (a new ``version``, or none), or to the
+        one in ``reply_to`` (a reaction).  ``compress`` None: as the library likes.
+        """
         options = data_stream.StreamTextOptions(
             topic=topic,
             destination_identities=list(destination_identities),
@@ -243,6 +248,8 @@ class StreamSending(Sending):
             options.reply_to_stream_id = reply_to
         if stream_id:
             options.id = stream_id
+        if compress is not None:
+            options.compress = compress
         return TextStreamWriter(self, self._link, options)
 
     def stream_bytes(
@@ -255,6 +262,7 @@ class StreamSending(Sending):
         destination_identities: Sequence[str] = (),
         attributes: Mapping[str, str] = NO_ATTRIBUTES,
         stream_id: str = "",
+        compress: bool | None = None,
     ) -> ByteStreamWriter:
         """A byte stream; with ``size`` the receivers can see their progress."""
         options = data_stream.StreamByteOptions(
@@ -268,6 +276,8 @@ class StreamSending(Sending):
             options.total_length = size
         if stream_id:
             options.id = stream_id
+        if compress is not None:
+            options.compress = compress
         return ByteStreamWriter(self, self._link, options)
 
     async def send_text(
@@ -277,16 +287,24 @@ class StreamSending(Sending):
         topic: str = "",
         destination_identities: Sequence[str] = (),
         attributes: Mapping[str, str] = NO_ATTRIBUTES,
+        stream_id: str = "",
+        operation: StreamOperation = StreamOperation.CREATE,
+        version: int = 0,
         reply_to: str = "",
         attachments: Sequence[str] = (),
+        generated: bool = False,
     ) -> TextStreamInfo:
-        """Send a text as one stream, of any length."""
+        """Send a text as one stream, of any length (the rest as in :meth:`stream_text`)."""
         writer = self.stream_text(
             topic=topic,
             destination_identities=destination_identities,
             attributes=attributes,
+            stream_id=stream_id,
+            operation=operation,
+            version=version,
             reply_to=reply_to,
             attachments=attachments,
+            generated=generated,
         )
         async with writer:
             await writer.write(text)
@@ -301,8 +319,9 @@ class StreamSending(Sending):
         mime_type: str = "application/octet-stream",
         destination_identities: Sequence[str] = (),
         attributes: Mapping[str, str] = NO_ATTRIBUTES,
+        on_progress: Callable[[int, int], object] | None = None,
     ) -> ByteStreamInfo:
-        """Send bytes as one stream, of any length."""
+        """Send bytes as one stream, of any length; ``on_progress(written, size)`` is called after each piece."""
         writer = self.stream_bytes(
             topic=topic,
             name=name,
@@ -312,7 +331,10 @@ class StreamSending(Sending):
             attributes=attributes,
         )
         async with writer:
-            await writer.write(data)
+            for start in range(0, len(data), STREAM_PIECE_BYTES):
+                await writer.write(data[start : start + STREAM_PIECE_BYTES])
+                if on_progress is not None:
+                    on_progress(writer.written, len(data))
         return writer.info
 
     async def send_file(

@@ -14,12 +14,15 @@ from .._bounds import AUDIO_STREAM_FRAMES, VIDEO_STREAM_FRAMES
 from .._errors import RoomError
 from ._audio import AudioFilter, AudioSource, AudioStage, open_audio
 from ._encoded import EncodedVideoSource
-from ._enums import AudioFeature, FrameMetadataKind, TrackKind, TrackSource, VideoQuality
+from ._encryption import EncryptionType
+from ._enums import AudioFeature, FrameMetadataKind, TrackKind, TrackSource, VideoQuality, known
 from ._frames import AudioFrame, VideoFormat, VideoFrame, check_picture
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
 from ._model import PublicationState
 from ._proto import ffi, room, track, track_publication
+from ._session import track_statistics
+from ._statistics import ConnectionStatistics
 from ._video import VideoSource, open_video
 
 if TYPE_CHECKING:
@@ -69,6 +72,11 @@ class _Publication:
         return self._state.mime_type
 
     @property
+    def encryption(self) -> EncryptionType | int:
+        """How it is encrypted end to end."""
+        return known(EncryptionType, self._state.encryption)
+
+    @property
     def simulcasted(self) -> bool:
         """Whether several sizes of it are sent at once."""
         return self._state.simulcasted
@@ -106,13 +114,16 @@ class _Publication:
 class RemoteTrack:
     """The media of somebody else's publication, while we are subscribed to it."""
 
-    def __init__(self, sid: str, name: str, kind: TrackKind | int, handle_id: int, link: Link) -> None:
+    def __init__(
+        self, sid: str, name: str, kind: TrackKind | int, handle_id: int, link: Link, *, encrypted: bool = False
+    ) -> None:
         self.sid = sid
         self.name = name
         self.kind = kind
         self.handle = handle_id
         """The native track handle, 0 when unsubscribed.  Owned by the room: do not drop it."""
         self._link = link
+        self._encrypted = encrypted
         self._queues: dict[MediaQueue[AudioFrame] | MediaQueue[VideoFrame], None] = {}
 
     def audio_frames(
@@ -161,10 +172,22 @@ class RemoteTrack:
                 return queue.latest.level
         return None
 
+    async def rtc_statistics(self) -> ConnectionStatistics:
+        """What WebRTC has counted of it until now."""
+        self._link.check_open()
+        return await track_statistics(self._link, self.handle)
+
     def _check(self, kind: TrackKind) -> None:
         if self.kind != kind:
             raise ValueError(f"{self!r} has no {kind.name.lower()}")
         self._link.check_open()
+        if self._encrypted and not self._link.decrypts:
+            # The library would decode the ciphertext: noise at full volume.
+            raise RoomError(
+                "the track is encrypted, and this room was joined without encryption, or it is disabled",
+                code="ROOM_ENCRYPTED",
+                hint="join with ConnectOptions(encryption=Encryption(...))",
+            )
         if not self.handle:
             raise RoomError(
                 "the track is not subscribed to any more", hint="use the track of the latest TrackSubscribed"
@@ -348,6 +371,11 @@ class LocalTrackPublication(_Publication, Generic[S]):
             return self._has_subscriber
 
         await self._link.watches.until(heard, timeout)
+
+    async def rtc_statistics(self) -> ConnectionStatistics:
+        """What WebRTC has counted of it until now."""
+        self._link.check_open()
+        return await track_statistics(self._link, self._state.track_handle)
 
     def mute(self) -> None:
         """Send silence; everybody, ourselves included, gets ``TrackMuted``."""

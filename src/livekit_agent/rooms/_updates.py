@@ -19,7 +19,9 @@ from .. import events
 from .._errors import RoomError
 from .._types import AutoSubscribe, ConnectionQuality
 from . import _model
+from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._data_tracks import DataTrackInbox
+from ._encryption import RoomEncryption, state_of
 from ._enums import ConnectionState, ParticipantState, TrackKind, known
 from ._link import Link
 from ._messages import ChatMessage, TranscriptionSegment
@@ -36,13 +38,9 @@ __all__ = ["HANDLED", "IGNORED", "Model"]
 
 IGNORED = frozenset(
     {
-        "token_refreshed",  # the token itself; the library uses it, and nobody else should see it
-        "e2ee_state_changed",
         "stream_header_received",
         "stream_chunk_received",
         "stream_trailer_received",
-        "data_channel_low_threshold_changed",
-        "participant_encryption_status_changed",
     }
 )
 """Events that change nothing here.  What they own is given back."""
@@ -76,6 +74,10 @@ HANDLED = (
     "data_track_unpublished",
     "text_stream_opened",
     "byte_stream_opened",
+    "data_channel_low_threshold_changed",
+    "e2ee_state_changed",
+    "participant_encryption_status_changed",
+    "token_refreshed",
     "room_metadata_changed",
     "room_sid_changed",
     "room_updated",
@@ -99,6 +101,7 @@ class Model:
         link: Link,
         emit: Callable[[events.RoomEvent], None],
         auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+        options: ConnectOptions = DEFAULT_OPTIONS,
     ) -> None:
         self._link = link
         self._emit = emit
@@ -106,11 +109,13 @@ class Model:
         self._wanted_kind = _WANTED_KINDS.get(auto_subscribe)
         self._read_room(result.room.info)
         self.metadata = result.room.info.metadata
+        self.token = ""
         self.state = ConnectionState.CONNECTED
         self._local = LocalState.of(result.local_participant.info)
         # The library's answer to a join is made before its media was connected, and given after.
         self._local.standing = ParticipantState.ACTIVE
-        self.local = LocalParticipant(self._local, link)
+        self.local = LocalParticipant(self._local, link, lambda reliable: emit(events.DataBufferLow(reliable=reliable)))
+        self.encryption = RoomEncryption(link, self._local, options.encryption)
         self.rpc = RpcDesk(link)
         self.streams = StreamInbox(link)
         self._remote: dict[str, RemoteState] = {}
@@ -191,7 +196,10 @@ class Model:
         for info in event.participants_updated.participants:
             found = self._participant(info.identity)
             if found is not None:
+                previous_sid = found[0].sid
                 found[0].refresh(info)
+                if found[0] is self._local and previous_sid != info.sid:
+                    self._emit(events.Rejoined(participant=self.local, previous_sid=previous_sid))
 
     # --- what they say of themselves --------------------------------------------------------------------------------
 
@@ -398,7 +406,12 @@ class Model:
         view = state.views[info.sid]
         self._unsubscribe(state, publication, view)
         track = RemoteTrack(
-            info.sid, info.name, known(TrackKind, info.kind), self._link.own(owned.handle.id), self._link
+            info.sid,
+            info.name,
+            known(TrackKind, info.kind),
+            self._link.own(owned.handle.id),
+            self._link,
+            encrypted=publication.encryption != 0,
         )
         publication.track = track
         self._emit(events.TrackSubscribed(track=track, publication=view, participant=state.view))
@@ -482,6 +495,11 @@ class Model:
         self.name = info.name
         self.num_participants = info.num_participants
         self.num_publishers = info.num_publishers
+        self.max_participants = info.max_participants
+        self.empty_timeout = float(info.empty_timeout)
+        self.departure_timeout = float(info.departure_timeout)
+        self.created_at = info.creation_time / 1000
+        self.is_recording = info.active_recording
 
     def _on_room_metadata_changed(self, event: room_pb.RoomEvent) -> None:
         previous, self.metadata = self.metadata, event.room_metadata_changed.metadata
@@ -492,10 +510,36 @@ class Model:
 
     def _on_room_updated(self, event: room_pb.RoomEvent) -> None:
         # Metadata has an event of its own, which comes first.
+        recording = self.is_recording
         self._read_room(event.room_updated)
+        if self.is_recording != recording:
+            self._emit(events.RecordingChanged(recording=self.is_recording))
 
     def _on_moved(self, event: room_pb.RoomEvent) -> None:
+        previous = self.name
         self._read_room(event.moved)
+        self.metadata = event.moved.metadata
+        self._emit(events.RoomMoved(previous_name=previous, name=self.name))
+
+    def _on_token_refreshed(self, event: room_pb.RoomEvent) -> None:
+        # Kept, and told to nobody: not in an event, not in the log.
+        self.token = event.token_refreshed.token
+
+    def _on_e2ee_state_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.e2ee_state_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            self._emit(events.EncryptionStateChanged(participant=found[1], state=state_of(change.state)))
+
+    def _on_participant_encryption_status_changed(self, event: room_pb.RoomEvent) -> None:
+        change = event.participant_encryption_status_changed
+        found = self._participant(change.participant_identity)
+        if found is not None:
+            found[0].encrypted = change.is_encrypted
+            self._emit(events.EncryptionStatusChanged(participant=found[1], encrypted=change.is_encrypted))
+
+    def _on_data_channel_low_threshold_changed(self, event: room_pb.RoomEvent) -> None:
+        """What was asked for, and is known here."""
 
     def _on_connection_state_changed(self, event: room_pb.RoomEvent) -> None:
         self.state = ConnectionState(event.connection_state_changed.state)

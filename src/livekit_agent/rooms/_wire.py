@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._bounds import DATA_BUFFER_BYTES
 from .._types import ParticipantPermissions
 from ._enums import ParticipantKind, TrackKind
 from ._ledger import ParticipantRecord, RoomRecord, TrackRecord
@@ -84,7 +85,7 @@ def publication_info(record: TrackRecord, *, remote: bool) -> track_pb.TrackPubl
         mime_type=record.mime_type if remote else "",
         muted=record.muted,
         remote=remote,
-        encryption_type=0,  # pyright: ignore[reportArgumentType] - an enum's number
+        encryption_type=int(record.encrypted),  # pyright: ignore[reportArgumentType] - an enum's number
     )
 
 
@@ -95,13 +96,13 @@ def room_info(record: RoomRecord, people: list[ParticipantRecord]) -> room_pb.Ro
         sid=record.sid,
         name=record.name,
         metadata=record.metadata,
-        lossy_dc_buffered_amount_low_threshold=0,
-        reliable_dc_buffered_amount_low_threshold=0,
+        lossy_dc_buffered_amount_low_threshold=DATA_BUFFER_BYTES,
+        reliable_dc_buffered_amount_low_threshold=DATA_BUFFER_BYTES,
         empty_timeout=int(record.empty_timeout),
         departure_timeout=int(record.departure_timeout),
         max_participants=record.max_participants,
         creation_time=round(record.created_at * 1000),
         num_participants=len(shown),
         num_publishers=sum(bool(person.tracks) for person in shown),
-        active_recording=False,
+        active_recording=any(person.permissions.recorder for person in people),
     )

@@ -27,7 +27,7 @@ from ._service_group import ServiceGroup, open_service_group
 from ._transport import Connector, Endpoint, NetworkConnector, parse_url
 
 if TYPE_CHECKING:
-    from ..rooms import NativeRooms, Room
+    from ..rooms import ConnectOptions, NativeRooms, Room
     from ..rooms._remote_transport import RemoteTransport
 
 __all__ = ["ServerRooms"]
@@ -70,6 +70,7 @@ class ServerRooms(anyio.AsyncContextManagerMixin):
         *,
         timeout: float = ROOM_JOIN_TIMEOUT,
         auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING,
+        options: ConnectOptions | None = None,
     ) -> Room:
         """Join the room that the token names, at an assignment's ``url``, or at the server's own if that is empty.
 
@@ -77,13 +78,18 @@ class ServerRooms(anyio.AsyncContextManagerMixin):
         the room.
         """
         if url.startswith(_MEMORY):
+            if options is not None and options.encryption is not None:
+                # Keys are asked for and answered at once, and the room's server is far away.
+                raise RoomConnectError("rooms in a server's memory do not encrypt", code="ROOM_UNSUPPORTED")
             return await self._in_memory(url.removeprefix(_MEMORY), token, timeout, auto_subscribe)
         if self._native is None:
             from ..rooms import NativeRooms
 
             self._native = NativeRooms()
         address = url or self._endpoint.url
-        return await self._native.connect(address, token, timeout=timeout, auto_subscribe=auto_subscribe)
+        return await self._native.connect(
+            address, token, timeout=timeout, auto_subscribe=auto_subscribe, options=options
+        )
 
     async def join(
         self,
