@@ -72,6 +72,7 @@ WHEN_FULL: dict[str, str] = {
     "room_lifecycle_events": HERE + "too_many_lifecycle_events_are_an_error_and_not_a_gap",
     "early_stream_events": HERE + "the_early_events_of_a_stream_are_bounded_where_they_are_kept",
     "room_request": ROOMS + "transport.py::test_a_call_has_a_deadline",
+    "data_buffer": ROOMS + "backpressure.py::test_who_sends_too_much_waits_and_all_of_it_arrives_in_order",
     "data_packet": ROOMS + "conformance.py::test_data_that_does_not_fit_is_refused_with_a_name",
     "streams_waiting": HERE + "a_listener_that_takes_no_stream_loses_the_oldest",
     "stream_buffer": ROOMS + "streams.py::test_a_reader_has_a_bound_and_read_all_a_limit",
