@@ -72,7 +72,10 @@ class JobStory:
     run_at: float | None = None
     ended_at: float | None = None
     """When its final status was decided."""
-    registered_while_running: bool = False
+    run_on: ConnectionStory | None = None
+    """The connection on which it could be said that it runs, at the instant when it began to."""
+    registered_later: bool = False
+    """The worker registered anew while it ran."""
     said: list[Note] = field(default_factory=list[Note])
     received: list[Note] = field(default_factory=list[Note])
     """Statuses that a server heard."""
@@ -95,6 +98,14 @@ class JobStory:
     def running(self) -> bool:
         """Whether the handler is in its body."""
         return len(self.started) > len(self.out)
+
+    @property
+    def registered_while_running(self) -> bool:
+        """Whether there was a connection to say so on.  One that ended in the very instant took nothing more."""
+        if self.registered_later:
+            return True
+        on = self.run_on
+        return on is not None and self.run_at != on.closed_at
 
     @property
     def holds_place(self) -> bool:
@@ -257,7 +268,7 @@ class History:
             life.refused = False
             for job in life.jobs.values():
                 if job.run_at is not None and job.ended_at is None:
-                    job.registered_while_running = True
+                    job.registered_later = True
         elif note.kind == "offer":
             connection.offers.setdefault(note.job, note.t)
         elif note.kind == "assignment":
@@ -319,7 +330,7 @@ class History:
         elif note.kind == "run":
             job.run_at = note.t
             connection = job.life.connection
-            job.registered_while_running = connection is not None and connection.talking
+            job.run_on = connection if connection is not None and connection.talking else None
         elif note.kind == "end":
             job.ended_at = note.t
         elif note.kind in ("expire", "lost") and job.assigned_at is None:
