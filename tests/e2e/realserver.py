@@ -6,6 +6,7 @@ SIGTERM waits for participants to leave.  The log, one JSON object per line, is 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -84,11 +85,21 @@ def usable_interface() -> bool:
     return False
 
 
+_ports = itertools.cycle(range(2_000))
+
+
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port nobody listens on now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port nobody listens on, and nobody else will take before it is used: below what the kernel gives to clients, each
+    one once, and other ones in each process of a parallel run."""
+    first = 12_000 + 2_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = first + next(_ports)
+        with socket.socket(socket.AF_INET, kind) as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class RealServer:

@@ -65,12 +65,13 @@ async def test_a_worker_in_another_process_takes_a_job_echoes_and_ends_in_succes
             async with await rooms.join(token(room, "ada")) as here:
                 with here.subscribe(events.ParticipantJoined, replay=True) as joined:
                     agent = (await joined.__anext__()).participant
-                with here.subscribe(events.DataReceived) as packets:
+                with here.subscribe(events.DataReceived) as packets, here.subscribe(events.ParticipantLeft) as left:
                     await here.local_participant.publish_data(b"hello")
                     with anyio.fail_after(20):
                         packet = await packets.__anext__()
-                assert (packet.data, packet.topic, packet.participant) == (b"echo: hello", "echo", agent)
-                await here.wait_for(events.ParticipantLeft, timeout=20)
+                    assert (packet.data, packet.topic, packet.participant) == (b"echo: hello", "echo", agent)
+                    with anyio.fail_after(20):
+                        assert (await left.__anext__()).participant is agent
         assert "SUCCESS" in worker.wait_text("ended")
         worker.process.send_signal(signal.SIGTERM)
         assert worker.ends() == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from test_conformance import both_see_each_other
 from venues import NativeVenue, token
 
@@ -26,7 +27,8 @@ async def test_calls_and_texts_go_both_ways_with_livekits_own_client(native: Nat
             async with await anyio.open_process(command, stderr=subprocess.DEVNULL) as process:
                 assert process.stdout is not None
                 with anyio.fail_after(60):
-                    assert await process.stdout.receive() == b"ready\n"
+                    lines = BufferedByteReceiveStream(process.stdout)
+                    assert await lines.receive_until(b"\n", 100) == b"ready"
                     await both_see_each_other(ours)
                     me = ours.local_participant
                     assert await me.perform_rpc("theirs", "shout", "hallo") == "HALLO"
@@ -38,5 +40,5 @@ async def test_calls_and_texts_go_both_ways_with_livekits_own_client(native: Nat
                         async with ours.serve_rpc({"double": lambda call: str(2 * int(call.payload))}):
                             await me.send_text(TEXT, topic="there", attributes={"k": "v"})
                             assert await (await anext(back)).read_all() == TEXT[::-1]
-                            seen = json.loads(await process.stdout.receive())
+                            seen = json.loads(await lines.receive_until(b"\n", 200_000))
                 assert seen == {"text": ["ours", "there", {"k": "v"}, TEXT], "call": "42"}

@@ -15,7 +15,7 @@ from contextvars import copy_context
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import anyio.lowlevel
-from sniffio import current_async_library_cvar
+from sniffio import current_async_library_cvar  # what AnyIO asks, where trio is installed; it comes with trio
 
 __all__ = ["LoopHandle", "Mailbox", "current_loop"]
 
