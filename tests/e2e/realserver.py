@@ -89,8 +89,11 @@ _ports = itertools.cycle(range(2_000))
 
 
 def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port nobody listens on, and nobody else will take before it is used: below what the kernel gives to clients, each
-    one once, and other ones in each process of a parallel run."""
+    """A port that nobody listens on, nor takes before it is used.
+
+    It is below those that the kernel gives to clients, each is given out once, and each process of a parallel run has
+    its own.
+    """
     first = 12_000 + 2_000 * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
         port = first + next(_ports)
