@@ -6,6 +6,7 @@ It also looks after itself: a context variable that it sets must never be seen b
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, cast
@@ -70,8 +71,9 @@ class ScriptedHandler(BaseHandler):
         self._note("started", job_id, foreign=_whose.get())
         _whose.set(job_id)
         self._world.agents[job_id] = (ctx.room.name, ctx.room.local_participant.identity)
-        if script["do"] == "return":
-            self._world.ends[job_id] = (self._seat.index, anyio.current_time() + float(script["seconds"]))
+        if script["do"] in ("return", "deadline"):
+            end = anyio.current_time() + float(script["seconds"])
+            self._world.ends[job_id] = (self._seat.index, end if script["do"] == "return" else min(end, ctx.deadline))
         how, leaves = "returned", ()
         try:
             await self._act(ctx, script)
@@ -111,6 +113,14 @@ class ScriptedHandler(BaseHandler):
 
     async def _do_return(self, ctx: JobContext, seconds: float) -> None:
         await anyio.sleep(seconds)
+
+    async def _do_deadline(self, ctx: JobContext, seconds: float) -> None:
+        """Returns in the very instant of its time-out: a scope's deadline is exact, a sleep's is a float's step off."""
+        if math.isinf(ctx.deadline):
+            await anyio.sleep(seconds)
+            return
+        with anyio.CancelScope(deadline=ctx.deadline):
+            await anyio.sleep_forever()
 
     async def _do_raise(self, ctx: JobContext, seconds: float) -> None:
         await anyio.sleep(seconds)

@@ -24,7 +24,7 @@ ENDINGS = ("returned", "raised", "cancelled")
 """How ``on_job_assigned`` is left."""
 
 #: What a scripted handler does that ends at once when its scope is cancelled.
-PLAIN = ("return", "raise", "hang", "shutdown", "group", "cancel", "checkpoints")
+PLAIN = ("return", "deadline", "raise", "hang", "shutdown", "group", "cancel", "checkpoints")
 
 
 def life_of(who: str) -> str:

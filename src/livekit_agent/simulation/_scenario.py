@@ -66,6 +66,7 @@ DOINGS: Mapping[str, int] = {
     "shutdown": 4,
     "cancel": 3,
     "checkpoints": 3,
+    "deadline": 0,  # not drawn: a job is given it, see _draw_jobs
 }
 REQUESTS: Mapping[str, int] = {
     "accept": 72,
@@ -347,7 +348,7 @@ def _draw_jobs(rng: random.Random, chaos: float, workers: tuple[WorkerPlan, ...]
             limits = [worker.job_timeout for worker in workers if worker.type == kind and worker.job_timeout]
             job = draw_job(rng, at, kind, room)
             if limits and rng.random() < 0.3:
-                job = replace(job, do="return", seconds=limits[0])  # a tie: it ends exactly at its deadline
+                job = replace(job, do="deadline", seconds=limits[0])  # a tie: it ends exactly at its time-out
             jobs.append(job)
     return tuple(sorted(jobs, key=lambda job: job.at))
 
