@@ -17,7 +17,8 @@ from itertools import count
 from subprocess import PIPE, STDOUT
 
 import anyio
-from anyio.abc import Listener, Process, SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import Process, SocketAttribute, SocketListener, SocketStream, TaskGroup
+from anyio.streams.stapled import MultiListener
 from anyio.streams.tls import TLSStream
 
 from ._link import Link
@@ -52,6 +53,8 @@ class Worker:
         """Every connection so far."""
         self.output = ""
         """What it printed, stdout and stderr."""
+        self.said_all = anyio.Event()
+        """Set when all that it printed has been read."""
         self.tls = tls
         """The scripted server's side of TLS; None: plain."""
         self.tls_failures = 0
@@ -171,6 +174,10 @@ class Lab:
             try:
                 yield worker
             except Broken as exc:
+                if not worker.alive:
+                    # Its end may be noticed before its last words are read.
+                    with anyio.move_on_after(1):
+                        await worker.said_all.wait()
                 exc.output = worker.output
                 raise
             finally:
@@ -239,13 +246,29 @@ class Lab:
         """Listen where nobody did until now; runs until cancelled."""
         await self._listen(worker, await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=worker.port))
 
-    async def _listen(self, worker: Worker, listener: Listener[SocketStream]) -> None:
+    async def _listen(self, worker: Worker, listener: MultiListener[SocketStream]) -> None:
+        fresh: dict[SocketStream, None] = {}
+
         async def converse(stream: SocketStream) -> None:
+            if stream not in fresh:
+                return
+            del fresh[stream]
             worker.raw += 1
             await self._converse(worker, stream)
 
-        async with listener:
-            await listener.serve(converse)
+        [only] = listener.listeners  # one address
+        assert isinstance(only, SocketListener)
+        async with listener, anyio.create_task_group() as tasks:
+            try:
+                while True:
+                    stream = await only.accept()
+                    fresh[stream] = None
+                    tasks.start_soon(converse, stream)
+            finally:
+                # Accepted, and cancelled before the first step: on asyncio such a task never runs, so nobody closes it.
+                for stream in list(fresh):
+                    del fresh[stream]
+                    await anyio.aclose_forcefully(stream)
 
     async def _converse(self, worker: Worker, stream: SocketStream) -> None:
         sni: list[str] = []
@@ -270,6 +293,7 @@ class Lab:
         try:
             async for data in worker.process.stdout:
                 worker.output = (worker.output + data.decode("utf-8", "replace"))[-_OUTPUT_CHARS_MAX:]
+            worker.said_all.set()
             await worker.process.wait()
         finally:
             worker.kill()
