@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections import Counter
 
 import pytest
 
 from livekit_agent.simulation._checkers import CHECKERS
+from livekit_agent.simulation._checkers_structure import S1_nothing_left
 from livekit_agent.simulation._engine import CORES, simulate
 from livekit_agent.simulation._goals import GOALS
+from livekit_agent.simulation._judge import Checker
 from livekit_agent.simulation._scenario import FAULTS_MIN, JOBS_MIN, TYPES, Scenario, generate
 from livekit_agent.simulation._search import replay_command
+from livekit_agent.simulation._trace import Note
 
 from .seeds import Lived, live_all, overheard
 
@@ -73,6 +77,26 @@ def test_each_seed_has_two_minutes_of_chaos_eight_jobs_of_all_types_and_three_fa
 def test_every_goal_is_reached(lived: dict[str, list[Lived]], backend: str) -> None:
     reached = Counter(goal for run in all_lived(lived, backend) for goal in run.goals)
     assert [goal for goal in GOALS if not reached[goal]] == []
+
+
+def test_a_thread_that_was_there_before_and_ends_meanwhile_is_nobodys_leak(backend: str) -> None:
+    """trio keeps idle threads for ten seconds: one of an earlier run may go at any time."""
+    enough = threading.Event()
+    idle = threading.Thread(target=enough.wait)
+    idle.start()
+
+    class Dismisses(Checker):
+        """Lets the thread end as soon as the run has begun."""
+
+        watches = ("act chaos",)
+
+        def look(self, note: Note) -> None:
+            enough.set()
+            idle.join()
+
+    verdict = simulate(generate(1), backend=backend, checkers=(Dismisses, S1_nothing_left))
+    assert not idle.is_alive()
+    assert verdict.violations == ()
 
 
 def test_there_are_thirty_goals_and_nobody_reaches_others(lived: dict[str, list[Lived]], backend: str) -> None:

@@ -26,7 +26,8 @@ def watched_shields(backend: str, note: Callable[[str, float], None]) -> Generat
     """Inside the block ``note(function, seconds)`` is called for each shield of ours that was left."""
     scope_class: Any = import_module(f"anyio._backends._{backend}").CancelScope
     enter, leave = scope_class.__enter__, scope_class.__exit__
-    standing: dict[int, tuple[str, float]] = {}
+    #: By id, with the scope itself: were one never left and gone, another could be born under its id.
+    standing: dict[int, tuple[Any, str, float]] = {}
 
     def watched_enter(scope: Any) -> Any:
         result = enter(scope)
@@ -35,13 +36,13 @@ def watched_shields(backend: str, note: Callable[[str, float], None]) -> Generat
             module: str = frame.f_globals.get("__name__", "")
             if module.startswith(_OURS) and not module.startswith(_NOT_OURS):
                 name = f"{module.removeprefix(_OURS)}:{frame.f_code.co_qualname}"
-                standing[id(scope)] = (name, anyio.current_time())
+                standing[id(scope)] = (scope, name, anyio.current_time())
         return result
 
     def watched_leave(scope: Any, *error: Any) -> Any:
         known = standing.pop(id(scope), None) if standing else None
         if known is not None:
-            note(known[0], anyio.current_time() - known[1])
+            note(known[1], anyio.current_time() - known[2])
         return leave(scope, *error)
 
     scope_class.__enter__, scope_class.__exit__ = watched_enter, watched_leave
