@@ -1,7 +1,7 @@
 """Seeds of chaos and heal: every promise holds, each seed is worth its name, and together they get everywhere.
 
 ``LIVEKIT_AGENT_SEEDS`` says how many seeds per backend (30 without it), ``LIVEKIT_AGENT_FIRST_SEED`` where to begin.
-CI lives through 750 by ``livekit-agent simulate --complete``.
+CI lives through 500 by ``livekit-agent simulate --complete``.
 """
 
 from __future__ import annotations
