@@ -7,8 +7,10 @@ better home is tested below.  The queues that drop or overflow are held against 
 from __future__ import annotations
 
 import ast
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,31 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from livekit_agent import JobStatus, ResourceExhaustedError, RpcError, events, handlers
+from livekit_agent import JobStatus, ResourceExhaustedError, RoomClosedError, RpcError, StreamError, events, handlers
 from livekit_agent import _bounds as bounds
+from livekit_agent.dispatch import DispatchServer, _room_line
 from livekit_agent.dispatch._events import JobRecord, StatusUpdate
-from livekit_agent.protocol import JobBook
+from livekit_agent.protocol import JobBook, mint_token
 from livekit_agent.protocol import _jobs as job_book
-from livekit_agent.rooms import MemoryRooms, RpcCode, VideoFrame, VideoSource, _remote_wire, _streams, _subscription
+from livekit_agent.rooms import (
+    AudioFrame,
+    AudioMixer,
+    AudioSource,
+    DisconnectReason,
+    MemoryRooms,
+    Room,
+    RpcCode,
+    VideoFrame,
+    VideoSource,
+    _preconnect,
+    _remote_wire,
+    _streams,
+    _subscription,
+)
 from livekit_agent.rooms._subscription import Subscription
 from livekit_agent.runtime import _broadcast
 from livekit_agent.runtime._broadcast import Broadcast
+from livekit_agent.runtime._rooms import ServerRooms
 
 TESTS = Path(__file__).parent
 
@@ -82,9 +100,13 @@ WHEN_FULL: dict[str, str] = {
     "rpc_response": HERE + "a_call_that_nobody_answers_ends_after_fifteen_seconds",
     "audio_stream": ROOMS + "audio.py::test_a_slow_consumer_loses_the_oldest_frames_of_its_own_only",
     "video_stream": HERE + "pictures_that_nobody_takes_are_dropped_but_for_the_latest",
+    "audio_mixer": HERE + "a_mixer_that_nobody_reads_reads_a_second_ahead_and_no_further",
+    "preconnect": HERE + "a_recording_that_is_too_long_is_refused_and_the_next_one_is_not",
     "data_track": ROOMS + "data_tracks.py::test_a_full_queue_does_what_its_policy_says",
     "remote_outbox": HERE + "a_peer_of_a_remote_room_that_reads_nothing_is_a_fault",
     "remote_media": HERE + "late_frames_of_a_remote_room_go_and_everything_else_stays",
+    "remote_calls": HERE + "a_line_with_too_many_unanswered_requests_is_closed",
+    "remote_handles": HERE + "a_line_that_holds_too_many_handles_is_closed",
     "native_mailbox": ROOMS + "native.py::test_a_blocked_loop_loses_data_and_no_arrival",
     "native_quiet": ROOMS + "exits.py::test_every_exit_is_quiet_and_has_its_code",
     "native_exit": ROOMS + "exits.py::test_every_exit_is_quiet_and_has_its_code",
@@ -112,10 +134,6 @@ WHEN_FULL: dict[str, str] = {
     "sync_request_threads": HERE + "sync_requests_share_a_bounded_number_of_threads",
     "secret_file": "test_config.py::test_an_unusable_secret_file_is_named_but_never_quoted",
 }
-
-
-OPEN = ("remote_calls", "remote_handles", "audio_mixer", "preconnect")
-"""Bounds that no test has filled yet; test_architecture.py lets nobody add one in silence."""
 
 
 @cache
@@ -268,6 +286,110 @@ def test_late_frames_of_a_remote_room_go_and_everything_else_stays(monkeypatch: 
     assert outbox.dropped == 3
     assert [outbox.take(), outbox.take(), outbox.take()] == [b"words", b"large", None]
     assert outbox.fault is None
+
+
+@contextmanager
+def far_room(monkeypatch: pytest.MonkeyPatch, **limits: int) -> Generator[Any]:
+    """``async with`` it: a room on a server with these bounds, and the server's end of its connection."""
+    for name, limit in limits.items():
+        monkeypatch.setattr(_room_line, name, limit)
+    lines: list[_room_line.RoomLine] = []
+    make = _room_line.RoomLine.__init__
+
+    def note(line: _room_line.RoomLine, *args: Any) -> None:
+        lines.append(line)
+        make(line, *args)
+
+    monkeypatch.setattr(_room_line.RoomLine, "__init__", note)
+    secret = "secretsecretsecretsecretsecret32"
+
+    @asynccontextmanager
+    async def enter() -> AsyncGenerator[tuple[Room, _room_line.RoomLine]]:
+        async with (
+            MemoryRooms({"key": secret}) as memory,
+            DispatchServer(port=None, rooms=memory) as server,
+            ServerRooms("ws://127.0.0.1", connector=server.memory_connector()) as far,
+        ):
+            token = mint_token("key", secret, wall=time.time(), identity="a", video={"roomJoin": True, "room": "r"})
+            async with await far.join(token) as room:
+                yield room, lines[0]
+                with anyio.fail_after(1):
+                    assert (await room.wait_closed()).reason == DisconnectReason.UNKNOWN
+                await anyio.sleep(0.1)
+                assert memory.participants("r") == []
+            assert lines[0].live_handles == 0
+
+    yield enter()
+
+
+@pytest.mark.virtual
+async def test_a_line_with_too_many_unanswered_requests_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with far_room(monkeypatch, REMOTE_CALLS_MAX=3) as place:
+        async with place as (room, line), anyio.create_task_group() as group:
+
+            async def capture() -> None:
+                # Longer than its source's queue: answered when it has played.
+                source = AudioSource(queue_size_ms=10)
+                await room.local_participant.publish_audio(source)
+                with pytest.raises(RoomClosedError):
+                    await source.capture_frame(duration=1)
+
+            for _ in range(3):
+                group.start_soon(capture)
+            await anyio.sleep(0.1)
+            assert line.outbox.fault is None, "three are allowed"
+            with pytest.raises(RoomClosedError):
+                await room.local_participant.publish_data(b"one too many")
+            assert line.outbox.fault == (4008, "remote_calls: too much is unanswered")
+
+
+@pytest.mark.virtual
+async def test_a_line_that_holds_too_many_handles_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with far_room(monkeypatch, REMOTE_HANDLES_MAX=10) as place:
+        async with place as (room, line):
+            while line.live_handles < 11:
+                # What is found to be too much is what is there already.
+                AudioSource().attach(room._link)
+                await anyio.sleep(0.1)
+                assert line.outbox.fault is None
+            with pytest.raises(RoomClosedError):
+                await room.local_participant.publish_data(b"x")
+            assert line.outbox.fault == (4008, "remote_handles: too many are held")
+
+
+@pytest.mark.virtual
+async def test_a_mixer_that_nobody_reads_reads_a_second_ahead_and_no_further() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        await a.local_participant.publish_audio()
+        with (await b.wait_for_track("a")).audio_frames(capacity=5) as stream:
+            async with AudioMixer() as mixer:
+                mixer.add(stream)
+                await anyio.sleep(3)
+                told = stream.statistics()
+                # One frame more is on its way from the stream to the mixer.
+                taken = told.received - told.dropped - told.waiting
+                assert taken == round(bounds.AUDIO_MIXER_BUFFER / 0.01) + 1
+                assert told.dropped == told.received - taken - 5 > 100
+                for _ in range(50):
+                    await anext(mixer)
+                await anyio.sleep(0.1)
+                told = stream.statistics()
+                assert told.received - told.dropped - told.waiting > taken, "read, it goes on"
+
+
+@pytest.mark.virtual
+async def test_a_recording_that_is_too_long_is_refused_and_the_next_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_preconnect, "PRECONNECT_BYTES_MAX", 960)
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        with b.preconnect_audio() as recordings:
+            publication = await a.local_participant.publish_audio()
+            for samples in (481, 480):
+                frame = AudioFrame(data=bytes(2 * samples), sample_rate=48_000)
+                await a.local_participant.send_preconnect_audio(publication, [frame])
+            with pytest.raises(StreamError) as caught:
+                await anext(recordings)
+            assert caught.value.code == "STREAM_TOO_LARGE"
+            assert len((await anext(recordings)).frame.data) == 960
 
 
 async def test_too_many_lifecycle_events_are_an_error_and_not_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
