@@ -272,28 +272,28 @@ class _Pipe:
         self.open = True
         self.stall_until = -math.inf
         self._last = {"up": 0.0, "down": 0.0}
-        self._sent = {"up": FrameReader(server=False), "down": FrameReader(server=True)}
-        self._arrived = {"up": FrameReader(server=False), "down": FrameReader(server=True)}
+        self._frames = {"up": FrameReader(server=False), "down": FrameReader(server=True)}
 
     def _send(self, way: str, data: bytes, deliver: Callable[[bytes], None]) -> None:
         if not data:
             return
         world = self.world
-        for kind in self._sent[way].feed(data):
-            if kind in ("close", "ping", "pong"):
-                world.note(self.label if way == "up" else f"s:{self.label}", "frame", kind)
         for piece in world.pieces(data):
+            # What a piece completes is known as it leaves: pieces arrive in their order, or not at all.
+            kinds = self._frames[way].feed(piece)
+            for kind in kinds:
+                if kind in ("close", "ping", "pong"):
+                    world.note(self.label if way == "up" else f"s:{self.label}", "frame", kind)
             arrival = max(self._last[way], world.now + world.rng.uniform(0, world.latency), self.stall_until)
             self._last[way] = arrival
-            world.at(arrival, self._arrive, way, piece, deliver)
+            world.at(arrival, self._arrive, way, piece, kinds, deliver)
 
-    def _arrive(self, way: str, piece: bytes, deliver: Callable[[bytes], None]) -> None:
+    def _arrive(self, way: str, piece: bytes, kinds: tuple[str, ...], deliver: Callable[[bytes], None]) -> None:
         if not self.open:
             return
         if self.world.now < self.stall_until:
-            self.world.at(self.stall_until, self._arrive, way, piece, deliver)
+            self.world.at(self.stall_until, self._arrive, way, piece, kinds, deliver)
             return
-        kinds = self._arrived[way].feed(piece)
         self.world.note("net", "deliver", way, connection=self.label, bytes=len(piece), kinds=kinds)
         who_am_i.set(self.label)
         deliver(piece)

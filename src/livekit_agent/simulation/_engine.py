@@ -60,7 +60,7 @@ def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence
         with _uncollected():
             if backend == CORES:
                 cores = CoreWorld(scenario, trace)
-                with recorded(cores.note):
+                with recorded(cores.note, scenario.seed):
                     cores.run()
             else:
                 world = World(scenario, trace, backend)

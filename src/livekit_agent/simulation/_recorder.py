@@ -181,9 +181,13 @@ for _name in (
 
 
 @contextmanager
-def recorded(note: Note) -> Generator[None]:
-    """Inside the block every worker's connection is a recorded one; ``note(who, what, kind, job, **data)``."""
-    count = 0
+def recorded(note: Note, first: int) -> Generator[None]:
+    """Inside the block every worker's connection is a recorded one; ``note(who, what, kind, job, **data)``.
+
+    ``first``, the seed, says whose turn it is first: a quiet history has one connection, and of those one in three is
+    run again as well.
+    """
+    count = first
 
     def make(**settings: Any) -> WatchedConnection:
         nonlocal count

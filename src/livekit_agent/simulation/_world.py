@@ -179,7 +179,7 @@ class World:
         people = 0
         threads, tasks_before = set(threading.enumerate()), len(anyio.get_running_tasks())
         try:
-            with recorded(self.note):
+            with recorded(self.note, self.scenario.seed):
                 async with self.rooms, anyio.create_task_group() as tasks:
                     self.tasks: TaskGroup = tasks
                     self.rooms.observe(self._on_ledger)
