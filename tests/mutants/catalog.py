@@ -51,8 +51,11 @@ def _mutant(name: str, about: str, caught_by: str, *edits: Edit) -> Mutant:
 
 _WORKER_SIDE = "protocol._worker_side:WorkerConnection."
 _BOOK = "protocol._jobs:JobBook."
-_WORKER = "runtime._worker:UniversalWorker."
+_SUPERVISOR = "runtime._supervisor:Supervisor."
+_SHUTDOWN = "runtime._shutdown:Shutdown."
+_CREW = "runtime._crew:Crew."
 _JOB = "runtime._jobs:JobScope."
+_JOB_END = "runtime._job_end:JobEnd."
 _SESSION = "runtime._session:Session."
 
 _ALL = (
@@ -107,7 +110,7 @@ _ALL = (
         "the shutdown report does not name the statuses that may not have arrived",
         "W8",
         Line(
-            _WORKER + "_make_report",
+            _SHUTDOWN + "_make_report",
             "tuple(record.job_id for record in self._book.unproven())",
             "()",
         ),
@@ -194,9 +197,12 @@ _ALL = (
         "a lost connection ends the jobs",
         "J10 J5 S3",
         Line(
-            _WORKER + "_connect_once",
-            "if job.outcome is not None:",
-            "if job.outcome is None:\n                job.cancel(CancelReason.WORKER_CANCELLED)\n            else:",
+            _SUPERVISOR + "_connect_once",
+            "if job.end.outcome is not None:",
+            "if job.end.outcome is None:\n"
+            "                from .._types import CancelReason\n"
+            "                job.cancel(CancelReason.WORKER_CANCELLED)\n"
+            "            else:",
         ),
     ),
     # ------------------------------------------------------------------------------------ ends of jobs
@@ -217,7 +223,7 @@ _ALL = (
         "the clean-ups of a job have no time limit",
         "S6 T1 S1",
         Line(
-            _JOB + "_within_budget",
+            _JOB_END + "_within_budget",
             "self._host.timekeeper.at(began + self._budget, out_of_time)",
             "self._host.timekeeper.at(math.inf, out_of_time)",
         ),
@@ -226,15 +232,15 @@ _ALL = (
         "cut_cleanup_takes_the_rest",
         "a clean-up that was cut by the budget takes those after it along",
         "J4",
-        Line(_JOB + "_run_cleanups", "cut = exc", "raise"),
+        Line(_JOB_END + "_run_cleanups", "cut = exc", "raise"),
     ),
     _mutant(
         "told_twice_when_stuck",
         "on_job_terminated is called again when a stuck job's task ends at last",
         "J3",
-        Line(_JOB + "_call_terminated", "if not self._told:", "if not self._told or self.abandoned:"),
+        Line(_JOB_END + "_call_terminated", "if not self._told:", "if not self._told or self.abandoned:"),
         Line(
-            _JOB + "_take_steps",
+            _JOB_END + "_take_steps",
             "await self._cared_for.wait()\n",
             "await self._cared_for.wait()\n        await self._call_terminated()\n",
         ),
@@ -254,8 +260,8 @@ _ALL = (
         "drain_cuts_at_the_deadline",
         "the drain strikes at its deadline instead of just after, so it may cut a job that ends then by itself",
         "T1 J7 S3",
-        Line(_WORKER + "_drain", "deadline=math.nextafter(deadline, math.inf)", "deadline=deadline"),
-        Line(_WORKER + "_drain", "anyio.current_time() > deadline", "anyio.current_time() >= deadline"),
+        Line(_SHUTDOWN + "drain", "deadline=math.nextafter(deadline, math.inf)", "deadline=deadline"),
+        Line(_SHUTDOWN + "drain", "anyio.current_time() > deadline", "anyio.current_time() >= deadline"),
     ),
     _mutant(
         "timeout_at_the_deadline",
@@ -332,11 +338,12 @@ _ALL = (
         "the loss of the third connection, and of each after it, ends the jobs",
         "J10 J5 S3",
         Line(
-            _WORKER + "_connect_once",
-            "if job.outcome is not None:",
-            "if job.outcome is None and self._connections > 2:\n"
+            _SUPERVISOR + "_connect_once",
+            "if job.end.outcome is not None:",
+            "if job.end.outcome is None and self.connections > 2:\n"
+            "                from .._types import CancelReason\n"
             "                job.cancel(CancelReason.WORKER_CANCELLED)\n"
-            "            if job.outcome is not None:",
+            "            if job.end.outcome is not None:",
         ),
     ),
     _mutant(
@@ -364,9 +371,9 @@ _ALL = (
         "from the third connection on terminations are forgotten",
         "J2",
         Line(
-            _WORKER + "_on_terminated",
+            _CREW + "on_terminated",
             "if job is not None:",
-            "if job is not None and self._connections < 3:",
+            "if job is not None and self._supervisor.connections < 3:",
         ),
     ),
     _mutant(
@@ -374,9 +381,9 @@ _ALL = (
         "a drain that cuts from the third connection on leaves the first job alone",
         "T1 J8 J7 S1",
         Line(
-            _WORKER + "_cancel_jobs",
-            "for job in list(self._jobs.values()):",
-            "for job in list(self._jobs.values())[self._connections > 2 :]:",
+            _SHUTDOWN + "_cancel_jobs",
+            "for job in list(crew.jobs.values()):",
+            "for job in list(crew.jobs.values())[self._supervisor.connections > 2 :]:",
         ),
     ),
     _mutant(
@@ -400,9 +407,9 @@ _ALL = (
         "from the third connection on tokens are so old that they are about to expire",
         "T5",
         Line(
-            _WORKER + "_make_core",
+            _SUPERVISOR + "_make_core",
             "token=worker_token(self._api_key, self._api_secret, wall=wall)",
-            "token=worker_token(self._api_key, self._api_secret, wall=wall - 590 * (self._connections > 2))",
+            "token=worker_token(self._api_key, self._api_secret, wall=wall - 590 * (self.connections > 2))",
         ),
     ),
     _mutant(

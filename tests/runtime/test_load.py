@@ -171,8 +171,8 @@ def test_what_a_calculator_says_is_held_to_0_to_1_and_nonsense_keeps_the_last_go
     answers: list[Any] = [0.5, said]
     options = WorkerOptions(load_calculator=CustomLoadCalculator(calculator=lambda s: answers.pop(0)))
     worker = UniversalWorker("ws://localhost", "key", "secret", SimpleUniversalHandler(), options)
-    worker._refresh_standing()
-    worker._refresh_standing()
+    worker._standing.refresh()
+    worker._standing.refresh()
     assert worker.stats.current_load == reported
 
 
@@ -182,7 +182,7 @@ def test_a_calculator_that_raises_keeps_the_last_good_load_and_is_told(caplog: p
 
     options = WorkerOptions(load_calculator=CustomLoadCalculator(calculator=broken))
     worker = UniversalWorker("ws://localhost", "key", "secret", SimpleUniversalHandler(), options)
-    worker._refresh_standing()
+    worker._standing.refresh()
     assert worker.stats.current_load == 0.0
     assert "of the user's own" in caplog.text
 

@@ -424,11 +424,11 @@ async def test_an_idle_worker_wakes_for_load_samples_and_pings_only(
     from livekit_agent.monitoring._probe import Sample
 
     async with world(start=False) as w:
-        w.worker._probe = probe  # type: ignore[assignment]
+        w.worker._standing.probe = probe  # type: ignore[assignment]
         core_ticks: list[float] = []
         w.tasks.start_soon(w.run)
         line = await w.gateway.registered()
-        session = w.worker._session
+        session = w.worker._supervisor.session
         assert session is not None
         timeout, read = session.core.handle_timeout, session.core.receive_data
         session.core.handle_timeout = lambda now: (core_ticks.append(now), timeout(now))  # type: ignore[assignment,method-assign,return-value]

@@ -166,7 +166,7 @@ GOOD = {
 2   w0.1#1  replay  split       -
 2   w0.1#1  refuses -           -   error=LocalProtocolError
 2   w0.1#1  buffers -           -   inbound=100 outbox=100
-3   w0.1    shield  runtime._jobs:JobScope._finish - seconds=2.0
+3   w0.1    shield  runtime._job_end:JobEnd.take - seconds=2.0
 4   w0.1    checkpoint publish_data -   honoured=true
 5   world   census  -           -   tasks=20 orphans=0
 6   net     inject  empty       -   connection=w0.1#1 harmless=true
@@ -289,7 +289,7 @@ BAD = {
     "S4 the worker": "0 w0.1 worker started -\n3 w0.1 worker cancel -\n4 w0.1 worker ended -\n",
     "S5": RUNNING.replace("asked       J", "asked J do=group")
     + '3 w0.1 handler raised J leaves=["one","two"]\n3 w0.1 event job_ended J status=FAILED reason=x leaves=["one"]\n',
-    "S6": "0 w0.1 worker started -\n9 w0.1 shield runtime._jobs:JobScope._finish - seconds=100.0",
+    "S6": "0 w0.1 worker started -\n9 w0.1 shield runtime._job_end:JobEnd.take - seconds=100.0",
     "S6 unknown": "0 w0.1 worker started -\n9 w0.1 shield runtime._new:somewhere - seconds=0.0",
     "S7": RUNNING.replace("asked       J", "asked J do=hang cleanup=0.5")
     + """

@@ -13,18 +13,18 @@ import wsproto
 from livekit_agent import Config, JobContext, UniversalWorker, WorkerOptions, run
 from livekit_agent.protocol import _codec, _worker_side
 from livekit_agent.rooms import MemoryRooms
-from livekit_agent.runtime import _worker
+from livekit_agent.runtime import _supervisor
 from livekit_agent.testing.contracts.adapters.ours import handler
 
 
 def stale_token() -> None:
     """A: one token for all connections."""
-    real, made = _worker.worker_token, dict[str, str]()
+    real, made = _supervisor.worker_token, dict[str, str]()
 
     def worker_token(*args: Any, **kwargs: Any) -> str:
         return made.setdefault("the one", real(*args, **kwargs))
 
-    _worker.worker_token = worker_token
+    _supervisor.worker_token = worker_token
 
 
 def no_permissions() -> None:

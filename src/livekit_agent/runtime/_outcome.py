@@ -10,10 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
+import anyio
+
 from .._errors import JobTerminated, JobTimeoutError, printable
 from .._types import CancelReason, JobStatus
 
-__all__ = ["Outcome", "error_text", "judge", "only_leaf"]
+__all__ = ["Outcome", "error_text", "judge", "only_leaf", "sort_out"]
 
 #: Reasons that are a normal end unless the handler raised an error of its own; every other reason is FAILED.
 _NORMAL_ENDS = (CancelReason.TERMINATED, CancelReason.ROOM_CLOSED, CancelReason.SHUTDOWN)
@@ -84,3 +86,30 @@ def only_leaf(error: BaseException) -> BaseException:
 
 def _with_note(reason: str, note: str) -> str:
     return f"{reason}: {printable(note, 200)}" if note else reason
+
+
+def sort_out(
+    raised: BaseException | None,
+) -> tuple[BaseException | None, BaseException | None, Exception | None]:
+    """What came out of user code, as (cancellation, interrupt, error)."""
+    if raised is None:
+        return None, None, None
+    cancelled_class = anyio.get_cancelled_exc_class()
+    if isinstance(raised, cancelled_class):
+        return raised, None, None
+    if not isinstance(raised, BaseExceptionGroup):
+        return (None, None, raised) if isinstance(raised, Exception) else (None, raised, None)
+    cancelled, rest = cast("BaseExceptionGroup[BaseException]", raised).split(cancelled_class)
+    if rest is None:
+        return cancelled, None, None
+    interrupts, errors = rest.split(_is_interrupt)
+    interrupt = None if interrupts is None else only_leaf(interrupts)
+    if errors is None:
+        return cancelled, interrupt, None
+    error = only_leaf(errors)
+    assert isinstance(error, Exception)
+    return cancelled, interrupt, error
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    return not isinstance(exc, Exception | BaseExceptionGroup)

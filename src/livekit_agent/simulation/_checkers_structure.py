@@ -144,7 +144,7 @@ class S6_shields_are_bounded(Checker):
         self.judge(seconds <= limit, f"{note.kind} shielded for {seconds:g} s, {limit:g} s promised")
 
 
-def _finish(life: LifeStory) -> float:
+def _job_end(life: LifeStory) -> float:
     plan: Mapping[str, Any] = life.plan
     return float(plan["cancel_grace"]) + float(plan["cleanup_timeout"]) + FLUSH_TIMEOUT + ROOM_LEAVE_TIMEOUT + 0.01
 
@@ -163,9 +163,8 @@ def _service(life: LifeStory) -> float:
 _SHIELDS: Mapping[str, Callable[[LifeStory], float]] = {
     "runtime._service_group:ServiceGroup._serve": _service,
     "rooms._memory:MemoryRooms._serve": _service,
-    "runtime._jobs:JobScope._finish": _finish,
-    "runtime._jobs:JobScope._finish_abandoned": _finish,
-    "runtime._worker:UniversalWorker._end": _end,
+    "runtime._job_end:JobEnd.take": _job_end,
+    "runtime._shutdown:Shutdown.end": _end,
     "rooms._room:Room.disconnect": lambda life: ROOM_LEAVE_TIMEOUT,
 }
 

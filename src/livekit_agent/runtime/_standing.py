@@ -1,0 +1,89 @@
+"""How loaded is the worker, and when does its server hear of it?
+
+The load is worked out every ``LOAD_INTERVAL`` from a new sample of processor and memory, and at once when a place is
+taken or becomes free; the core tells the server when that makes a difference.  The formula is a policy and may be the
+user's own: its failure keeps the last good load, and is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sized
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from .._bounds import LOAD_INTERVAL
+from .._errors import log_error
+from .._options import WorkerOptions
+from .._types import WorkerStats
+from ..load import DefaultLoadCalculator
+from ..monitoring._probe import Probe, Sample, process_probe
+from ..protocol import JobBook
+from ._supervisor import Supervisor
+
+if TYPE_CHECKING:
+    Logger = logging.Logger | logging.LoggerAdapter[Any]
+
+__all__ = ["Standing"]
+
+
+class Standing:
+    """The worker's load."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        *,
+        book: JobBook,
+        jobs: Sized,
+        supervisor: Supervisor,
+        stats: Callable[[], WorkerStats],
+        probe: Probe | None,
+        log: Logger,
+    ) -> None:
+        self.calculator = options.load_calculator or DefaultLoadCalculator()
+        self.sample = Sample()
+        self.load = 0.0
+        """From 0 to 1, as it was last worked out; a worker at 1 is full."""
+        self.probe = probe
+        self._max_jobs = options.max_jobs
+        self._book = book
+        self._jobs = jobs
+        self._supervisor = supervisor
+        self._stats = stats
+        self._log = log
+
+    async def keep(self) -> None:
+        """Sample and say how it is, until cancelled."""
+        probe = self.probe or process_probe()
+        while True:
+            self.sample = probe()
+            self.refresh()
+            session = self._supervisor.session
+            if session is not None:
+                session.pump()
+            await anyio.sleep(LOAD_INTERVAL)
+
+    def refresh(self) -> None:
+        """Work the load out anew and tell the core; whoever calls pumps the session."""
+        self.load = load = self.compute()
+        session = self._supervisor.session
+        if session is not None:
+            session.core.set_standing(load, load >= 1.0, anyio.current_time())
+
+    def compute(self) -> float:
+        """The load as it would be now."""
+        calculator, sample = self.calculator, self.sample
+        if type(calculator) is DefaultLoadCalculator:
+            # Without a snapshot: at every offer, answer and end it would cost more than all the rest of the standing.
+            taken = len(self._jobs) + self._book.reserved
+            return calculator.load_for(taken, self._max_jobs, sample.cpu_percent, sample.memory_percent)
+        try:
+            load = float(calculator.calculate_load(self._stats()))
+        except Exception as exc:
+            # Boundary to the user's policy: its failure keeps the last good load, and is told.
+            log_error(self._log, exc, "calculate_load failed; the last load stands")
+            return self.load
+        return self.load if math.isnan(load) else min(max(load, 0.0), 1.0)
