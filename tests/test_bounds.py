@@ -103,6 +103,7 @@ WHEN_FULL: dict[str, str] = {
     "audio_mixer": HERE + "a_mixer_that_nobody_reads_reads_a_second_ahead_and_no_further",
     "preconnect": HERE + "a_recording_that_is_too_long_is_refused_and_the_next_one_is_not",
     "data_track": ROOMS + "data_tracks.py::test_a_full_queue_does_what_its_policy_says",
+    "memory_sound": ROOMS + "wire.py::test_who_floods_a_source_without_a_queue_is_heard_for_four_seconds_at_most",
     "remote_outbox": HERE + "a_peer_of_a_remote_room_that_reads_nothing_is_a_fault",
     "remote_media": HERE + "late_frames_of_a_remote_room_go_and_everything_else_stays",
     "remote_calls": HERE + "a_line_with_too_many_unanswered_requests_is_closed",

@@ -86,6 +86,7 @@ AUDIO_STREAM_FRAMES = 100
 VIDEO_STREAM_FRAMES = 4
 AUDIO_MIXER_BUFFER = 1.0
 PRECONNECT_BYTES_MAX = 16 * MIB
+MEMORY_SOUND_AHEAD = 4.0
 DATA_TRACK_FRAMES = 64
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
@@ -203,6 +204,8 @@ BOUNDS: tuple[Bound, ...] = (
            "who does not read the mixer must not fill memory"),
     _bound("preconnect", PRECONNECT_BYTES_MAX, "bytes a recording", "StreamError STREAM_TOO_LARGE",
            "three minutes of sound at 48 kHz; a recording covers the seconds of connecting"),
+    _bound("memory_sound", MEMORY_SOUND_AHEAD, "s of sound that a source without a queue is ahead, in memory",
+           "all that waits is forgotten", "as a real receiver's buffer does, of 200 packets of 20 ms"),
     _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
            "data, speakers and quality are given back unseen and counted; the rest still comes in",
            "a blocked event loop must not fill memory with packets; joins and leaves are few"),

@@ -10,13 +10,15 @@ from collections import Counter, defaultdict
 from typing import Any
 
 import anyio
+import numpy as np
 import pytest
-from sounds import hum
+from sounds import RATE, found_tone, hum, level, tone
 from test_conformance import feed
 from venues import PATIENCE, Venue, next_of, token
 
 from livekit_agent import ParticipantPermissions, RoomConnectError, RoomError, events
 from livekit_agent.rooms import AudioSource, DisconnectReason, Room, RpcCode
+from livekit_agent.rooms._calls import Call
 from livekit_agent.rooms._proto import audio, ffi
 from livekit_agent.rooms._proto import room as room_pb
 from livekit_agent.rooms._proto import track as track_pb
@@ -393,6 +395,64 @@ async def test_sound_of_another_shape_is_refused_by_the_library(venue: Venue) ->
                 call = a._link.send(ffi.FfiRequest(capture_audio_frame=request))
             answer = (await call.wait(PATIENCE)).capture_audio_frame
             assert "sample_rate and num_channels don't match" in answer.error
+
+
+def capturing(room: Room, source: AudioSource, samples: int) -> Call:
+    """A capture past all of the source's own checks and turns."""
+    with room._transport.lend(bytes(2 * samples * source.num_channels)) as address:
+        frame = audio.AudioFrameBufferInfo(
+            data_ptr=address,
+            num_channels=source.num_channels,
+            sample_rate=source.sample_rate,
+            samples_per_channel=samples,
+        )
+        request = audio.CaptureAudioFrameRequest(source_handle=source.attach(room._link), buffer=frame)
+        return room._link.send(ffi.FfiRequest(capture_audio_frame=request))
+
+
+async def test_a_second_capture_before_the_first_has_found_room_is_refused(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            source = AudioSource(queue_size_ms=50)
+            await a.local_participant.publish_audio(source)
+            first, second = capturing(a, source, 24_000), capturing(a, source, 480)
+            said = (await second.wait(PATIENCE)).capture_audio_frame.error
+            assert said == "an RtcError occurred: InvalidState - failed to capture frame"
+            assert (await first.wait(PATIENCE)).capture_audio_frame.error == ""
+            assert (await capturing(a, source, 480).wait(PATIENCE)).capture_audio_frame.error == ""
+
+
+async def test_without_a_queue_frames_have_10_ms(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            source = AudioSource(16_000, 2, queue_size_ms=0)
+            await a.local_participant.publish_audio(source)
+            await source.capture_frame(duration=0.01)
+            said = (await capturing(a, source, 240).wait(PATIENCE)).capture_audio_frame.error
+            assert said.endswith("InvalidState - direct capture requires 10ms frames: got 240 frames, expected 160")
+
+
+async def test_who_floods_a_source_without_a_queue_is_heard_for_four_seconds_at_most(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            source = AudioSource(queue_size_ms=0)
+            await a.local_participant.publish_audio(source)
+            track = await b.wait_for_track("a", timeout=PATIENCE)
+            with track.audio_frames(capacity=1_000) as frames:
+                for _ in range(50):
+                    await source.capture_frame()
+                    await anyio.sleep(0.01)
+                # A second of a tone, five of another one: more than a receiver keeps, which then forgets what it has.
+                for frequency in (400, 1_000, 1_000, 1_000, 1_000, 1_000):
+                    piece = tone(1, frequency)
+                    for at in range(0, len(piece), 480):
+                        await source.capture_frame(piece[at : at + 480])
+                await anyio.sleep(4.5)
+                heard = list(iter(frames.next_nowait, None))
+            loud = [frame.samples for frame in heard if level(frame.samples) > 0.05]
+            assert 1.0 < len(loud) / 100 < 4.3
+            assert level(heard[-1].samples) < 0.05, "it is over"
+            assert found_tone(np.concatenate(loud[-50:-5])[:, 0], RATE)[0] == pytest.approx(1_000, rel=0.01)
 
 
 async def test_a_frame_longer_than_the_queue_waits_for_room(venue: Venue) -> None:

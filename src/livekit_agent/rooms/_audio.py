@@ -39,8 +39,9 @@ class AudioSource(Source):
     Make it anywhere, publish it (:meth:`LocalParticipant.publish_audio`), then feed it.  The native source is made at
     the first publishing and given back when the last room that uses it ends, or by :meth:`close`.
 
-    ``queue_size_ms`` is how far :meth:`capture_frame` may run ahead of what is heard; 0: it does not pace, and frames
-    of 10 ms go straight through.
+    ``queue_size_ms`` is how far :meth:`capture_frame` may run ahead of what is heard; 0: it does not pace, and takes
+    frames of 10 ms only, which go straight through.  Who then sends faster than it is heard fills the receivers'
+    buffers, and what is more than 4 s ahead is lost with all that waits.
     """
 
     def __init__(self, sample_rate: int = 48_000, num_channels: int = 1, *, queue_size_ms: int = 200) -> None:

@@ -5,8 +5,10 @@ then each stream gives its consumer a frame of 10 ms, of sound or, when there is
 whose streams deliver at full rate whether or not somebody speaks.  Sound is converted to what a stream asked for
 (``_pcm.Converter``); it is neither compressed nor late, and nothing of it is lost.  Pictures go straight through.
 
-The queue of a source is honest: a capture is answered when what is queued fits, and what is less than 10 ms stays
-until there is more.  Sound that is captured while nobody listens is not kept.
+The queue of a source is honest: a capture is answered when what is queued fits, a second one before that is refused,
+and what is less than 10 ms stays until there is more.  A source without a queue takes 10 ms at a time and paces
+nothing; who floods it fills what is the receiver's buffer on a real server, which is emptied when it is full.  Sound
+that is captured while nobody listens is not kept.
 """
 
 # numpy's stubs leave parts of its overloads unknown.
@@ -18,6 +20,7 @@ import hashlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._bounds import MEMORY_SOUND_AHEAD
 from .._errors import RoomError
 from ._enums import AudioFeature, TrackKind, VideoQuality
 from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
@@ -42,6 +45,7 @@ __all__ = ["LocalMedia", "MediaHub", "MemoryMedia", "published_media"]
 
 _TICK = 0.01
 _TICKS_A_SECOND = 100
+_INVALID = "an RtcError occurred: InvalidState"
 
 
 class AudioSourceState:
@@ -52,10 +56,28 @@ class AudioSourceState:
         self.sample_rate = request.sample_rate
         self.num_channels = request.num_channels
         self.plays_until = 0.0
+        self.full = False
+        """Whether a capture waits for its place."""
         self.packets = 0
         self.octets = 0
         self.sound = bytearray()
         self.tick_bytes = SAMPLE_BYTES * self.num_channels * (self.sample_rate // _TICKS_A_SECOND)
+
+    def refusal(self, frame: audio.AudioFrameBufferInfo) -> str:
+        """Why the library does not take it, or nothing."""
+        if (frame.sample_rate, frame.num_channels) != (self.sample_rate, self.num_channels):
+            return "sample_rate and num_channels don't match"
+        samples = self.sample_rate // _TICKS_A_SECOND
+        if self.queue_s == 0 and frame.samples_per_channel != samples:
+            got = frame.samples_per_channel
+            return f"{_INVALID} - direct capture requires 10ms frames: got {got} frames, expected {samples}"
+        return f"{_INVALID} - failed to capture frame" if self.full else ""
+
+    def queue(self, sound: bytes) -> None:
+        """Keep it until it is due."""
+        if self.queue_s == 0 and len(self.sound) >= self.tick_bytes * MEMORY_SOUND_AHEAD * _TICKS_A_SECOND:
+            self.sound.clear()
+        self.sound += sound
 
     def due(self) -> bytes:
         """The next 10 ms, or nothing."""
@@ -190,8 +212,8 @@ class MediaHub:
 
     def play(self, source: AudioSourceState, sound: bytes) -> None:
         """A source has got this much more to play."""
-        if self.running:
-            source.sound += sound
+        if self.running and any(other is source for other in self._sources.values()):
+            source.queue(sound)
         for sid, other in self._sources.items():
             if other is source and sid not in self._muted:
                 self.speakers.hear(sid, sound)
@@ -212,7 +234,9 @@ class MediaHub:
                 self._forget(track.sid)
 
     def _forget(self, sid: str) -> None:
-        self._sources.pop(sid, None)
+        source = self._sources.pop(sid, None)
+        if isinstance(source, AudioSourceState) and source not in self._sources.values():
+            source.sound.clear()
         self._homes.pop(sid, None)
         self._tracks.pop(sid, None)
         self._muted.pop(sid, None)
@@ -373,8 +397,9 @@ class MemoryMedia:
         source: AudioSourceState = self._object(request.source_handle, AudioSourceState)
         frame = request.buffer
         async_id = request.request_async_id
-        if (frame.sample_rate, frame.num_channels) != (source.sample_rate, source.num_channels):
-            self._answer(callback("capture_audio_frame", async_id, "sample_rate and num_channels don't match"))
+        refusal = source.refusal(frame)
+        if refusal:
+            self._answer(callback("capture_audio_frame", async_id, refusal))
         else:
             size = SAMPLE_BYTES * frame.num_channels * frame.samples_per_channel
             source.packets += -(-frame.samples_per_channel * _TICKS_A_SECOND // frame.sample_rate)
@@ -386,8 +411,13 @@ class MemoryMedia:
             if source.queue_s == 0 or wait <= 0:
                 self._answer(callback("capture_audio_frame", async_id))
             else:
-                self._rooms.later(wait, lambda: self._answer(callback("capture_audio_frame", async_id)))
+                source.full = True
+                self._rooms.later(wait, lambda: self._taken(source, async_id))
         return ffi.FfiResponse(capture_audio_frame=audio.CaptureAudioFrameResponse(async_id=async_id))
+
+    def _taken(self, source: AudioSourceState, async_id: int) -> None:
+        source.full = False
+        self._answer(callback("capture_audio_frame", async_id))
 
     def _do_clear_audio_buffer(self, request: audio.ClearAudioBufferRequest) -> ffi.FfiResponse:
         source: AudioSourceState = self._object(request.source_handle, AudioSourceState)
