@@ -9,13 +9,13 @@ import pytest
 
 from livekit_agent import ParticipantPermissions, RoomError, RoomPermissionError
 from livekit_agent.rooms import ParticipantKind
-from livekit_agent.rooms._ledger import (
+from livekit_agent.rooms._ledger import RoomLedger
+from livekit_agent.rooms._ledger_events import (
     DataSent,
     ParticipantChanged,
     ParticipantEntered,
     ParticipantGone,
     RoomEnded,
-    RoomLedger,
     RoomOpened,
     TrackAdded,
     TrackGone,

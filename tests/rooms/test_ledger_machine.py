@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from livekit_agent import ParticipantPermissions, RoomError, RoomPermissionError
 from livekit_agent.rooms import ParticipantKind
-from livekit_agent.rooms._ledger import (
+from livekit_agent.rooms._ledger import RoomLedger
+from livekit_agent.rooms._ledger_events import (
     DataSent,
     LedgerEvent,
     ParticipantChanged,
@@ -26,7 +27,6 @@ from livekit_agent.rooms._ledger import (
     ParticipantRecord,
     RoomChanged,
     RoomEnded,
-    RoomLedger,
     RoomOpened,
     TrackAdded,
     TrackGone,

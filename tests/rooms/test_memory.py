@@ -9,7 +9,7 @@ import pytest
 
 from livekit_agent import ConnectionQuality, ParticipantPermissions, RoomConnectError, RoomError, events
 from livekit_agent.rooms import AudioSource, ConnectionState, DisconnectReason, MemoryRooms, ParticipantKind, Room
-from livekit_agent.rooms import _ledger as ledger
+from livekit_agent.rooms import _ledger_events as ledger
 from livekit_agent.simulation import run_virtual
 
 pytestmark = pytest.mark.virtual

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from livekit_agent.rooms import _memory
-from livekit_agent.rooms._ledger import DataSent, ParticipantChanged, TrackMuteChanged
+from livekit_agent.rooms._ledger_events import DataSent, ParticipantChanged, TrackMuteChanged
 from livekit_agent.rooms._memory_transport import MemoryTransport
 from livekit_agent.rooms._proto import room as room_pb
 from livekit_agent.rooms._wire import callback

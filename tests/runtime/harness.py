@@ -41,7 +41,7 @@ from livekit_agent.protocol._events import AvailabilityReceived
 from livekit_agent.protocol._server_side import ServerConnection
 from livekit_agent.protocol._state import Stage
 from livekit_agent.rooms import MemoryRooms, Room
-from livekit_agent.rooms._ledger import LedgerEvent, ParticipantEntered, ParticipantGone
+from livekit_agent.rooms._ledger_events import LedgerEvent, ParticipantEntered, ParticipantGone
 from livekit_agent.runtime._outcome import only_leaf
 
 PATIENCE = 600.0

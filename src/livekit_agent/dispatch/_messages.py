@@ -20,7 +20,7 @@ from ._events import Order
 
 if TYPE_CHECKING:
     from .._types import ParticipantInfo, RoomInfo
-    from ..rooms._ledger import ParticipantRecord, RoomRecord, TrackRecord
+    from ..rooms._ledger_events import ParticipantRecord, RoomRecord, TrackRecord
     from ._events import DispatchRecord, JobRecord
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from .._errors import RoomError
-from ..rooms._ledger import (
+from ..rooms._ledger_events import (
     LedgerEvent,
     ParticipantChanged,
     ParticipantEntered,

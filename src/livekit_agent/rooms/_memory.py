@@ -28,13 +28,13 @@ from .._errors import RoomError
 from .._types import NO_ATTRIBUTES, AutoSubscribe, ConnectionQuality, ParticipantPermissions
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._enums import DisconnectReason, ParticipantKind
-from ._ledger import (
+from ._ledger import RoomLedger
+from ._ledger_events import (
     DEPARTURE_TIMEOUT,
     EMPTY_TIMEOUT,
     LedgerEvent,
     ParticipantGone,
     ParticipantRecord,
-    RoomLedger,
     RoomRecord,
 )
 from ._memory_media import MediaHub

@@ -24,7 +24,13 @@ from .._bounds import MEMORY_SOUND_AHEAD
 from .._errors import RoomError
 from ._enums import AudioFeature, TrackKind, VideoQuality
 from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
-from ._ledger import LedgerEvent, ParticipantGone, TrackGone, TrackMuteChanged, TrackRecord
+from ._ledger_events import (
+    LedgerEvent,
+    ParticipantGone,
+    TrackGone,
+    TrackMuteChanged,
+    TrackRecord,
+)
 from ._memory_encryption import Verdict
 from ._memory_network import Network, Wire
 from ._memory_pictures import as_sent, layers_of, repainted

@@ -14,7 +14,7 @@ from typing import Any
 from .._errors import RoomError
 from ._enums import FrameMetadataKind, VideoQuality
 from ._frames import FrameMetadata, VideoFormat, VideoFrame
-from ._ledger import TrackRecord
+from ._ledger_events import TrackRecord
 
 __all__ = ["as_sent", "layers_of", "repainted"]
 

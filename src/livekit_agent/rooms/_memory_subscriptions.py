@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._enums import VideoQuality
-from ._ledger import ParticipantRecord, TrackRecord
+from ._ledger_events import ParticipantRecord, TrackRecord
 from ._memory_media import LocalMedia
 from ._proto import ffi, handle, track_publication
 from ._proto import room as room_pb

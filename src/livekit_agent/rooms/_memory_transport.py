@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _bounds
 from .._errors import RoomError, RoomPermissionError
 from ._enums import DisconnectReason, TrackSource
-from ._ledger import (
+from ._ledger_events import (
     DataSent,
     LedgerEvent,
     ParticipantChanged,

@@ -7,7 +7,7 @@ from typing import Any
 from .._bounds import DATA_BUFFER_BYTES
 from .._types import ParticipantPermissions
 from ._enums import ParticipantKind, TrackKind
-from ._ledger import ParticipantRecord, RoomRecord, TrackRecord
+from ._ledger_events import ParticipantRecord, RoomRecord, TrackRecord
 from ._proto import ffi
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb

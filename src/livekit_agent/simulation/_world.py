@@ -34,7 +34,7 @@ from ..monitoring._probe import Sample
 from ..protocol import Input, JobRecord, JobStage, SignalConnection, Stage, decode_token
 from ..rooms import AudioSource, MemoryRooms, Room
 from ..rooms._enums import ParticipantKind
-from ..rooms._ledger import LedgerEvent, ParticipantEntered, ParticipantGone
+from ..rooms._ledger_events import LedgerEvent, ParticipantEntered, ParticipantGone
 from ..runtime._jobs import Phase
 from ..runtime._worker import UniversalWorker
 from ._actor import ScriptedHandler, leaves_of
