@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
+from collections.abc import Callable
 
 import anyio
 
+from livekit_agent import RoomError
 from livekit_agent.rooms import NativeRooms
 
 
@@ -40,12 +43,36 @@ async def main(mode: str, url: str, token: str) -> None:
         async with room:
             os.kill(os.getpid(), signal.SIGINT)
             await anyio.sleep(10)
+    elif mode == "forked":
+        in_a_child(publication.mute, os._exit)
+        # The room is the parent's, and as good as before.
+        async with room:
+            await room.local_participant.publish_data(b"still here")
     else:
         assert mode == "left open"
+
+
+def in_a_child(use: Callable[[], object], leave: Callable[[int], object]) -> None:
+    """Fork; the child uses what is the parent's, is refused, and ends."""
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # rather than a child that waits for a thread which it has not
+        try:
+            use()
+        except RoomError as exc:
+            leave(42 if exc.code == "ROOM_FORKED" else 1)
+        os._exit(1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code == 42, f"the child ended with {code}"
 
 
 if __name__ == "__main__":
     # Whoever started the tests may have been started with SIGINT ignored, as shells do for what runs in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     mode, backend, url, token = sys.argv[1:]
+    # Which is why a fork is refused: the child has none of the threads.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     anyio.run(main, mode, url, token, backend=backend)
+    if mode == "forked":
+        # Outside a room, in an event loop of the child's own, and ended as a program ends.
+        in_a_child(lambda: anyio.run(NativeRooms().connect, url, token, backend=backend), sys.exit)

@@ -29,6 +29,7 @@ ENDINGS = {
     "cancelled": (0, ""),
     "interrupted": (-2, "KeyboardInterrupt"),
     "left open": (0, ""),
+    "forked": (0, ""),
 }
 PANIC = ("panicked", "fatal", "abort", "SIGABRT", "Fatal Python error", "core dumped")
 
