@@ -17,7 +17,7 @@ import anyio
 import numpy as np
 import pytest
 
-from livekit_agent import Config, JobStatus, RpcError, UniversalWorker
+from livekit_agent import Config, DeviceError, JobStatus, RpcError, UniversalWorker
 from livekit_agent.cli._load import build_worker, load_file, pick
 from livekit_agent.dispatch import DispatchServer
 from livekit_agent.events import (
@@ -371,6 +371,18 @@ async def test_the_recorder_example_writes_what_it_hears(tmp_path: Path, monkeyp
         samples = np.frombuffer(recorded.readframes(recorded.getnframes()), np.int16)
     assert abs(loudest(samples) - 880) < 2
     assert np.count_nonzero(samples) > 0.45 * 48_000
+
+
+async def test_the_telephone_example_says_what_a_machine_without_devices_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            ended = await anext(worker.events(JobEnded))
+        assert isinstance(ended.error, DeviceError)
+        said += [ended.status.name, ended.error.code]
+
+    assert await visit(ROOT / "examples" / "telephone.py", act) == ["FAILED", "DEVICE_UNAVAILABLE"]
 
 
 async def test_the_transcriber_example_says_what_it_makes_of_each_piece() -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ._errors import ConfigError as ConfigError
     from ._errors import ConnectionLostError as ConnectionLostError
     from ._errors import DataTrackError as DataTrackError
+    from ._errors import DeviceError as DeviceError
     from ._errors import HandlerDefinitionError as HandlerDefinitionError
     from ._errors import HandshakeError as HandshakeError
     from ._errors import InvalidJobTypeError as InvalidJobTypeError
@@ -83,10 +84,10 @@ _HOMES = {
     **dict.fromkeys(
         (
             "AgentError", "ApiError", "AuthenticationError", "ConfigError", "ConnectionLostError",
-            "DataTrackError", "HandlerDefinitionError", "HandshakeError", "InvalidJobTypeError", "JobError",
-            "JobTerminated", "JobTimeoutError", "LocalProtocolError", "ProtocolError", "RecoveryFailedError",
-            "RemoteProtocolError", "ResourceExhaustedError", "RoomClosedError", "RoomConnectError",
-            "RoomError", "RoomPermissionError", "RpcError", "ShutdownTimeoutError", "StreamError",
+            "DataTrackError", "DeviceError", "HandlerDefinitionError", "HandshakeError", "InvalidJobTypeError",
+            "JobError", "JobTerminated", "JobTimeoutError", "LocalProtocolError", "ProtocolError",
+            "RecoveryFailedError", "RemoteProtocolError", "ResourceExhaustedError", "RoomClosedError",
+            "RoomConnectError", "RoomError", "RoomPermissionError", "RpcError", "ShutdownTimeoutError", "StreamError",
             "WorkerError", "WorkerNotConnectedError",
         ),
         "_errors",

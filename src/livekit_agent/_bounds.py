@@ -88,6 +88,9 @@ AUDIO_MIXER_BUFFER = 1.0
 PRECONNECT_BYTES_MAX = 16 * MIB
 MEMORY_SOUND_AHEAD = 4.0
 DATA_TRACK_FRAMES = 64
+DEVICE_TIMEOUT = 10.0
+DEVICE_CLOSE_TIMEOUT = 2.0
+SPEAKER_QUEUE = 0.2
 NATIVE_MAILBOX_EVENTS_MAX = 10_000
 NATIVE_QUIET_TIME = 0.05
 NATIVE_EXIT_TIMEOUT = 2.0
@@ -206,6 +209,12 @@ BOUNDS: tuple[Bound, ...] = (
            "three minutes of sound at 48 kHz; a recording covers the seconds of connecting"),
     _bound("memory_sound", MEMORY_SOUND_AHEAD, "s of sound that a source without a queue is ahead, in memory",
            "all that waits is forgotten", "as a real receiver's buffer does, of 200 packets of 20 ms"),
+    _bound("device", DEVICE_TIMEOUT, "s", "DeviceError DEVICE_TIMEOUT; what opens later is closed at once",
+           "a sound server that is there and does not answer holds its clients for ever"),
+    _bound("device_close", DEVICE_CLOSE_TIMEOUT, "s", "the block is left, its thread closes the device whenever it can",
+           "an agent must be able to leave whatever a driver does"),
+    _bound("speaker", SPEAKER_QUEUE, "s of sound, unless chosen", "write waits",
+           "enough for a busy event loop; more would be heard as delay"),
     _bound("native_mailbox", NATIVE_MAILBOX_EVENTS_MAX, "events an event loop",
            "data, speakers and quality are given back unseen and counted; the rest still comes in",
            "a blocked event loop must not fill memory with packets; joins and leaves are few"),

@@ -27,6 +27,7 @@
     │  ├─ RpcError                             .rpc_code .data
     │  ├─ StreamError                          .description
     │  └─ DataTrackError
+    ├─ DeviceError
     └─ ApiError                                .status .twirp_code
 
 Texts carry no secrets: whatever comes from a server or a native library passes :func:`redact` first.
@@ -51,6 +52,7 @@ __all__ = [
     "ConfigError",
     "ConnectionLostError",
     "DataTrackError",
+    "DeviceError",
     "HandlerDefinitionError",
     "HandshakeError",
     "InvalidJobTypeError",
@@ -415,6 +417,13 @@ class DataTrackError(RoomError):
 
     code = "DATA_TRACK_FAILED"
     default_message = "the data track failed"
+
+
+class DeviceError(AgentError):
+    """A microphone, speaker or screen of this machine cannot be used; ``code`` says why."""
+
+    code = "DEVICE_FAILED"
+    default_message = "the device failed"
 
 
 class ApiError(AgentError):

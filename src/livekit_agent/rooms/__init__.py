@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from ._participants import LocalParticipant as LocalParticipant
     from ._participants import Participant as Participant
     from ._participants import RemoteParticipant as RemoteParticipant
+    from ._portaudio import AudioDevice as AudioDevice
     from ._preconnect import PreconnectAudio as PreconnectAudio
     from ._preconnect import PreconnectListener as PreconnectListener
     from ._processing import AudioProcessor as AudioProcessor
@@ -81,9 +82,18 @@ if TYPE_CHECKING:
     from ._rpc import RpcServer as RpcServer
     from ._rpc_interceptors import OutgoingCall as OutgoingCall
     from ._rpc_interceptors import RpcInterceptor as RpcInterceptor
+    from ._screens import Screen as Screen
+    from ._screens import ScreenCapture as ScreenCapture
+    from ._screens import open_screen as open_screen
+    from ._screens import screens as screens
     from ._scripted import ScriptedParticipant as ScriptedParticipant
     from ._sip import SipCallStatus as SipCallStatus
     from ._sip import SipInfo as SipInfo
+    from ._sound_devices import Speaker as Speaker
+    from ._sound_devices import microphones as microphones
+    from ._sound_devices import open_microphone as open_microphone
+    from ._sound_devices import open_speaker as open_speaker
+    from ._sound_devices import speakers as speakers
     from ._statistics import ChannelStatistics as ChannelStatistics
     from ._statistics import ConnectionStatistics as ConnectionStatistics
     from ._statistics import InboundStatistics as InboundStatistics
@@ -107,6 +117,7 @@ if TYPE_CHECKING:
 
 # public name -> the module that holds it
 _HOMES = {
+    "AudioDevice": "_portaudio",
     "AudioFeature": "_enums",
     "AudioFilter": "_audio",
     "AudioFrame": "_frames",
@@ -180,10 +191,13 @@ _HOMES = {
     "RpcRegistration": "_rpc",
     "RpcServer": "_rpc",
     "Scenario": "_connect_options",
+    "Screen": "_screens",
+    "ScreenCapture": "_screens",
     "ScriptedParticipant": "_scripted",
     "SipCallStatus": "_sip",
     "SipInfo": "_sip",
     "SourceStream": "_follow",
+    "Speaker": "_sound_devices",
     "StreamListener": "_streams",
     "StreamOperation": "_enums",
     "Subscription": "_subscription",
@@ -202,9 +216,16 @@ _HOMES = {
     "VideoRotation": "_frames",
     "VideoSource": "_video",
     "load_audio_filter": "_processing",
+    "microphones": "_sound_devices",
+    "open_microphone": "_sound_devices",
+    "open_screen": "_screens",
+    "open_speaker": "_sound_devices",
+    "screens": "_screens",
+    "speakers": "_sound_devices",
 }
 
 __all__ = [
+    "AudioDevice",
     "AudioFeature",
     "AudioFilter",
     "AudioFrame",
@@ -278,10 +299,13 @@ __all__ = [
     "RpcRegistration",
     "RpcServer",
     "Scenario",
+    "Screen",
+    "ScreenCapture",
     "ScriptedParticipant",
     "SipCallStatus",
     "SipInfo",
     "SourceStream",
+    "Speaker",
     "StreamListener",
     "StreamOperation",
     "Subscription",
@@ -300,6 +324,12 @@ __all__ = [
     "VideoRotation",
     "VideoSource",
     "load_audio_filter",
+    "microphones",
+    "open_microphone",
+    "open_screen",
+    "open_speaker",
+    "screens",
+    "speakers",
 ]
 
 

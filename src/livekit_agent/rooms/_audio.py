@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.lowlevel
@@ -17,7 +17,7 @@ from ._calls import Call, failure
 from ._frames import SAMPLE_BYTES, AudioFrame
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
-from ._pcm import Converter, pcm_bytes, wav_pieces
+from ._pcm import pcm_bytes, sound_pieces
 from ._proto import audio, ffi
 from ._proto import room as room_pb
 from ._sources import Source
@@ -183,7 +183,7 @@ class AudioSource(Source):
             self._playing = anyio.Lock()
         async with self._playing:
             try:
-                for piece in _whole_ticks(self._pieces(sound, sample_rate), self._tick_bytes):
+                for piece in _whole_ticks(sound_pieces(sound, sample_rate, *self._shape, _PIECE_S), self._tick_bytes):
                     await self._play_piece(piece)
                 await self.wait_for_playout()
             except BaseException:
@@ -202,19 +202,6 @@ class AudioSource(Source):
         for start in range(0, len(piece), self._tick_bytes):
             await self.capture_frame(piece[start : start + self._tick_bytes])
             await anyio.sleep_until(self._plays_until - _PLAYOUT_SLACK_S)
-
-    def _pieces(self, sound: Any, sample_rate: int | None) -> Iterator[bytes]:
-        if isinstance(sound, str | os.PathLike):
-            yield from wav_pieces(sound, self.sample_rate, self.num_channels, _PIECE_S)  # pyright: ignore[reportUnknownArgumentType]
-            return
-        rate, channels = sample_rate or self.sample_rate, self.num_channels
-        if isinstance(sound, AudioFrame):
-            rate, channels = sound.sample_rate, sound.num_channels
-        data = pcm_bytes(sound, channels)
-        converter = Converter(rate, channels, self.sample_rate, self.num_channels)
-        size = SAMPLE_BYTES * channels * round(rate * _PIECE_S)
-        for start in range(0, len(data), size):
-            yield converter.feed(data[start : start + size])
 
 
 def _whole_ticks(pieces: Iterator[bytes], tick: int) -> Iterator[bytes]:

@@ -1,7 +1,8 @@
 """Frames on their way to a consumer: a bounded queue that loses the oldest, and the iterator over it.
 
-Two objects, because they die at different times.  The :class:`MediaQueue` belongs to the track: the transport delivers
-into it, and it ends when the track does (the library's streams do not end by themselves: their handle is dropped).
+Two objects, because they die at different times.  The :class:`MediaQueue` belongs to the track (a plain
+:class:`FrameQueue` to a device): the transport delivers into it, and it ends when the track does (the library's streams
+do not end by themselves: their handle is dropped).
 The :class:`MediaStream` belongs to the consumer and is all that it holds: when it is abandoned half way, in an
 ``async for`` left by ``break``, nothing refers to it any more and the queue is closed in the event loop.
 
@@ -24,7 +25,7 @@ from ._mailbox import current_loop
 from ._proto import ffi
 from ._transport import Transport, release
 
-__all__ = ["MediaQueue", "MediaStatistics", "MediaStream"]
+__all__ = ["FrameQueue", "MediaQueue", "MediaStatistics", "MediaStream"]
 
 F = TypeVar("F")
 
@@ -42,21 +43,18 @@ class MediaStatistics(NamedTuple):
     waiting: int
 
 
-class MediaQueue(Generic[F]):
-    """What a stream's transport sees."""
+class FrameQueue(Generic[F]):
+    """Frames that wait for whoever reads the stream, from a track or from a device."""
 
-    def __init__(self, link: Link, capacity: int, read: Callable[[Transport, ffi.FfiEvent], F | None]) -> None:
-        self._link = link
+    def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._read = read
-        self._handle = 0
         self._frames: deque[F] = deque()
         self.latest: F | None = None
         """The frame that came last, read or not; None at the end."""
         self.received = 0
         self.dropped = 0
         self.overrun = 0
-        """Counted by the transport, perhaps in a thread of the library's."""
+        """Counted by whoever delivers, perhaps in a thread of the library's."""
         self.ended = False
         self.error: Exception | None = None
         """Why it ended, where that is not as it should be; told once, after the frames."""
@@ -66,24 +64,11 @@ class MediaQueue(Generic[F]):
         self.on_end: Callable[[], object] | None = None
         """Called once, when it ends for whatever reason (the track's)."""
 
-    def open(self, request: ffi.FfiRequest) -> None:
-        """Open the native stream.  From here on frames come."""
-        self._link.check_open()
-        self._handle = self._link.transport.router.open_stream(request, self)
-        self._link.attach(self, self.end)
-
     def __len__(self) -> int:
         return len(self._frames)
 
-    def deliver(self, event: ffi.FfiEvent) -> None:
-        """An event of the stream, in the loop."""
-        if self.ended:
-            release(self._link.transport, event)
-            return
-        frame = self._read(self._link.transport, event)
-        if frame is None:
-            self.end()
-            return
+    def put(self, frame: F) -> None:
+        """A frame, in the loop."""
         self.received += 1
         self.latest = frame
         self._frames.append(frame)
@@ -110,14 +95,13 @@ class MediaQueue(Generic[F]):
             return
         self.ended = True
         self.latest = None
-        self._link.detach(self)
-        self._close_native()
+        self._close_source()
         if self.on_end is not None:
             self.on_end()
         self._notify()
 
-    def _close_native(self) -> None:
-        self._link.transport.router.close_stream(self._handle)
+    def _close_source(self) -> None:
+        """Nobody wants more (for subclasses)."""
 
     def close(self) -> None:
         """As :meth:`end`, and what waits is forgotten."""
@@ -130,15 +114,49 @@ class MediaQueue(Generic[F]):
             self.wake.set()
 
 
+class MediaQueue(FrameQueue[F]):
+    """What a stream's transport sees."""
+
+    def __init__(self, link: Link, capacity: int, read: Callable[[Transport, ffi.FfiEvent], F | None]) -> None:
+        super().__init__(capacity)
+        self._link = link
+        self._read = read
+        self._handle = 0
+
+    def open(self, request: ffi.FfiRequest) -> None:
+        """Open the native stream.  From here on frames come."""
+        self._link.check_open()
+        self._handle = self._link.transport.router.open_stream(request, self)
+        self._link.attach(self, self.end)
+
+    def deliver(self, event: ffi.FfiEvent) -> None:
+        """An event of the stream, in the loop."""
+        if self.ended:
+            release(self._link.transport, event)
+            return
+        frame = self._read(self._link.transport, event)
+        if frame is None:
+            self.end()
+        else:
+            self.put(frame)
+
+    def _close_source(self) -> None:
+        self._link.detach(self)
+        self._close_native()
+
+    def _close_native(self) -> None:
+        self._link.transport.router.close_stream(self._handle)
+
+
 class MediaStream(Generic[F]):
-    """Frames of a track, from the moment it was made; iterate with ``async for``.
+    """Frames of a track or a device, from the moment it was made; iterate with ``async for``.
 
     Ends when the track is unsubscribed or unpublished, or the room is over; frames that had arrived come first.
     Cancelling a wait loses no frame.  For one consumer.  Left half way it closes by itself; ``with`` or
     :meth:`close` does it at once.
     """
 
-    def __init__(self, queue: MediaQueue[F]) -> None:
+    def __init__(self, queue: FrameQueue[F]) -> None:
         self._queue = queue
         self._loop = current_loop()
 

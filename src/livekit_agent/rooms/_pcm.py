@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Converter", "pcm_bytes", "pitch_and_level", "sine", "wav_pieces"]
+__all__ = ["Converter", "pcm_bytes", "pitch_and_level", "sine", "sound_pieces", "wav_pieces"]
 
 
 def pcm_bytes(data: Any, num_channels: int) -> bytes:
@@ -92,6 +92,24 @@ class Converter:
         index = at.astype(np.intp)
         share = (at - index)[:, None]
         return line[index] * (1 - share) + line[index + 1] * share
+
+
+def sound_pieces(sound: Any, sample_rate: int | None, rate: int, channels: int, seconds: float) -> Iterator[bytes]:
+    """Anything that can be played, at that rate and channel count, in pieces of about that length.
+
+    ``sample_rate`` is that of bytes or an array, if it is another one; files and frames bring theirs.
+    """
+    if isinstance(sound, str | os.PathLike):
+        yield from wav_pieces(sound, rate, channels, seconds)  # pyright: ignore[reportUnknownArgumentType]
+        return
+    from_rate, from_channels = sample_rate or rate, channels
+    if isinstance(sound, AudioFrame):
+        from_rate, from_channels = sound.sample_rate, sound.num_channels
+    data = pcm_bytes(sound, from_channels)
+    converter = Converter(from_rate, from_channels, rate, channels)
+    size = SAMPLE_BYTES * from_channels * round(from_rate * seconds)
+    for start in range(0, len(data), size):
+        yield converter.feed(data[start : start + size])
 
 
 def wav_pieces(path: str | os.PathLike[str], rate: int, channels: int, seconds: float) -> Iterator[bytes]:

@@ -33,6 +33,7 @@ from ..rooms import (
     RemoteTrackPublication,
     Room,
 )
+from ..rooms._media_stream import MediaQueue
 from ._scenario import MediaPlan
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ class MediaStage:
             stream = track.audio_frames(capacity=plan["capacity"])
         except RoomError:
             return  # the track has gone before its subscription was told
-        handle_id = stream._queue._handle  # pyright: ignore[reportPrivateUsage] - its name in the trace
+        queue = stream._queue  # pyright: ignore[reportPrivateUsage] - its name in the trace
+        assert isinstance(queue, MediaQueue)
+        handle_id = queue._handle  # pyright: ignore[reportPrivateUsage]
         ear = _Ear(stream, f"{ctx.room.local_participant.sid}/{handle_id}", plan["capacity"])
         del stream
         try:
