@@ -149,6 +149,21 @@ GOOD = {
 3.5 w0.1    event   job_ended   J   status=FAILED reason=worker_cancelled
 3.6 w0.1    worker  ended       -   cancelled=true unproven=["J"]
 """,
+    "a stuck handler that ends while others see to its job": RUNNING.replace(
+        "asked       J", "asked J do=stuck cleanup=0.5"
+    )
+    + """
+3   w0.1    worker  cancel      -
+3.5 w0.1    stage   end         J   now=ended
+3.5 w0.1#1  say     job_status  J   status=FAILED error=handler_ignored_its_cancellation
+3.6 w0.1    handler returned    J
+4.5 w0.1    handler terminated  J
+4.5 w0.1    event   job_ended   J   status=FAILED reason=handler_ignored_its_cancellation
+4.5 w0.1    handler cleanup     J   number=2
+4.5 w0.1    handler cleanup     J   number=1
+4.5 w0.1    handler cleanup     J   number=0
+4.6 w0.1    worker  ended       -   cancelled=true unproven=["J"]
+""",
     "pings, a Close and its answer": REGISTERED
     + """
 5   s:w0.1#1 frame  ping        -
@@ -256,6 +271,12 @@ BAD = {
 3   w0.1    handler cleanup     J   number=2
 3   w0.1    handler terminated  J
 3   w0.1    event   job_ended   J
+""",
+    "J4 stuck": RUNNING.replace("asked       J", "asked J do=stuck cleanup=0.5")
+    + """
+3.6 w0.1    handler returned    J
+4.5 w0.1    event   job_ended   J   status=FAILED reason=handler_ignored_its_cancellation
+4.5 w0.1    handler cleanup     J   number=2
 """,
     "J5": RUNNING + "3 w0.1 handler cancelled J\n3 w0.1 event job_ended J status=FAILED reason=worker_cancelled\n",
     "J5 the worker": RUNNING + "3 w0.1 worker ended - error=ScriptedError\n",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._bounds import ANSWER_TIMEOUT
-from ._history import ENDINGS, JobStory
+from ._history import ENDINGS, STUCK, JobStory
 from ._judge import Checker, Jury
 from ._trace import Note
 
@@ -15,7 +15,6 @@ CLEANUP_ORDER = [2, 1, 0]
 #: The notes of a handler's end, however it ended.
 LEAVINGS = tuple(f"handler {kind}" for kind in ENDINGS)
 
-STUCK = "handler ignored its cancellation"
 CUT_SHORT = ("worker cancelled", "worker shut down before the job ended")
 
 
@@ -83,14 +82,24 @@ def _unsaid(job: JobStory) -> bool:
 
 
 class J4_cleanups(Checker):
-    """Each clean-up runs exactly once, last pushed first, even if another raises."""
+    """Each clean-up runs exactly once, last pushed first, even if another raises; before the job is over, or, where it
+    was stuck, when its task has ended.
+    """
 
     watches = ("event job_ended",)
 
     def look(self, note: Note) -> None:
-        job = self.history.job(note)
+        if note.data["reason"] != STUCK:
+            self._judge(self.history.job(note))
+
+    def finish(self) -> None:
+        for job in self.history.jobs():
+            if job.reason == STUCK:
+                self._judge(job)
+
+    def _judge(self, job: JobStory) -> None:
         if job.started and job.script.get("cleanup") and not job.running:
-            self.judge(job.cleanups == CLEANUP_ORDER, f"{note.job}: clean-ups {job.cleanups}, not {CLEANUP_ORDER}")
+            self.judge(job.cleanups == CLEANUP_ORDER, f"{job.job}: clean-ups {job.cleanups}, not {CLEANUP_ORDER}")
 
 
 class J5_errors_stay(Checker):

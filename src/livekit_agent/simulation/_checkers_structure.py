@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._bounds import CLOSE_TIMEOUT, FLUSH_TIMEOUT, ROOM_LEAVE_TIMEOUT
-from ._history import ENDINGS, JobStory, LifeStory
+from ._history import ENDINGS, STUCK, JobStory, LifeStory
 from ._judge import Checker, Jury
 from ._trace import Note
 
@@ -87,7 +87,7 @@ _EVIDENCE: Mapping[str, Callable[[JobStory, Note], bool]] = {
     "another participant took the agent's identity": _room_reason(2),
     "agent removed from the room": _room_reason(4),
     "connection to the room lost": lambda job, note: job.left_reason not in (1, 2, 4, 5, 10),
-    "handler ignored its cancellation": lambda job, note: not job.plain or bool(job.script.get("cleanup")),
+    STUCK: lambda job, note: not job.plain or bool(job.script.get("cleanup")),
 }
 
 
@@ -179,6 +179,8 @@ class S7_cleanup_is_shielded(Checker):
         life = job.life
         if life.cancelled_at is None or not job.started or job.running or not job.script.get("cleanup"):
             return
+        if job.reason == STUCK:
+            return  # they come when its task has ended: J4
         needed, budget = float(job.script["cleanup"]), float(life.plan["cleanup_timeout"])
         if needed < budget and job.out and job.out[-1].t >= life.cancelled_at:
             self.judge(set(job.cleaned) == {0, 2}, f"{note.job}: of its clean-ups {job.cleaned} came to their end")

@@ -23,6 +23,9 @@ FINAL = ("SUCCESS", "FAILED")
 ENDINGS = ("returned", "raised", "cancelled")
 """How ``on_job_assigned`` is left."""
 
+#: The reason of a job whose handler ignored its cancellation.
+STUCK = "handler ignored its cancellation"
+
 #: What a scripted handler does that ends at once when its scope is cancelled.
 PLAIN = ("return", "deadline", "raise", "hang", "shutdown", "group", "cancel", "checkpoints")
 
