@@ -106,7 +106,7 @@ class AnswerFirst(MemoryTransport):
         super()._answer(event)
         if self._kept is not None:
             kept, self._kept = self._kept, None
-            self._rooms.later(0.01, lambda: super(AnswerFirst, self)._tell(**kept))
+            self._rooms.clock.later(0.01, lambda: super(AnswerFirst, self)._tell(**kept))
 
 
 class EverythingFound(MemoryTransport):

@@ -10,22 +10,17 @@ Use one :class:`MemoryRooms` in one event loop.
 
 from __future__ import annotations
 
-import heapq
-import math
 import random
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from types import TracebackType
-from typing import Any
 
 import anyio
 
 from .._bounds import ROOM_JOIN_TIMEOUT
 from .._errors import RoomError
-from .._types import NO_ATTRIBUTES, AutoSubscribe, ConnectionQuality, ParticipantPermissions
+from .._types import AutoSubscribe, ConnectionQuality, ParticipantPermissions
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._enums import DisconnectReason, ParticipantKind
 from ._ledger import RoomLedger
@@ -37,33 +32,14 @@ from ._ledger_events import (
     ParticipantRecord,
     RoomRecord,
 )
+from ._memory_clock import MemoryClock
+from ._memory_joining import Joining, Pass, Refused, read_token
 from ._memory_media import MediaHub
-from ._memory_network import INSTANT, Delays, Line, Network, delays_named
+from ._memory_network import INSTANT, Delays, Network, Wiring, delays_named
 from ._memory_transport import MemoryTransport
 from ._room import Room, join
 
 __all__ = ["MemoryRooms"]
-
-_SOURCES = {"camera": 1, "microphone": 2, "screen_share": 3, "screen_share_audio": 4}
-_KINDS = {"": ParticipantKind.STANDARD} | {kind.name.lower(): kind for kind in ParticipantKind}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pass:
-    """What a token, or a ticket of :meth:`MemoryRooms.join`, entitles to."""
-
-    room: str
-    identity: str
-    name: str = ""
-    metadata: str = ""
-    attributes: Mapping[str, str] = NO_ATTRIBUTES
-    kind: int = ParticipantKind.STANDARD
-    permissions: ParticipantPermissions
-    room_config: Mapping[str, object] | None = None
-
-
-class _Refused(Exception):
-    """A join is refused with the error text that the library would give."""
 
 
 class MemoryRooms(anyio.AsyncContextManagerMixin):
@@ -91,15 +67,12 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
     ) -> None:
         self.keys = keys
         self.delays = delays_named(delays)
-        self.busy_lines: dict[Line[Any], None] = {}
-        self._network = network or Network()
-        self._networks: dict[str, Network] = {}  # participant sid -> its wire, where that differs
-        self._rng = rng
-        self._wire_rng: random.Random | None = None
+        self.wiring = Wiring(network or Network(), rng)
         self._options = options
         self.unreachable: list[str] = []
         """Urls at which nobody answers (tests)."""
         self.ledger = RoomLedger(rng or random.Random())
+        self.clock = MemoryClock(self.ledger.next_deadline, self._look)
         self._wall_clock = wall_clock
         self._latency = latency
         self.on_room_config: Callable[[str, Mapping[str, object]], None] | None = None
@@ -107,17 +80,13 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._observers: dict[int, Callable[[LedgerEvent], None]] = {}
         self._connections: dict[str, dict[str, MemoryTransport]] = {}  # room name -> participant sid -> connection
         self._by_sid: dict[str, MemoryTransport] = {}
-        self._tickets: dict[str, _Pass] = {}
+        self._tickets: dict[str, Pass] = {}
         self._count = 0
         self.media = MediaHub(self)
         self.schemas: dict[tuple[str, bytes], str] = {}
         """Definitions of data schemas: by participant sid and schema id."""
         self._settling = False
         self._script: deque[str | None] = deque()
-        self._timers: list[tuple[float, int, Callable[[], object]]] = []
-        self._serving = False
-        self._wake: anyio.Event | None = None
-        self._sleeping_until = math.inf
 
     def __repr__(self) -> str:
         return f"<MemoryRooms: {len(self.ledger.rooms())} rooms, {len(self._by_sid)} connections>"
@@ -158,7 +127,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         options: ConnectOptions | None = None,
     ) -> Joining:
         """Join without a token: ``room = await rooms.join(...)``, or ``async with rooms.join(...) as room``."""
-        entry = _Pass(
+        entry = Pass(
             room=room,
             identity=identity,
             name=name,
@@ -169,7 +138,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         )
         return Joining(self, entry, timeout, auto_subscribe, options or self._options)
 
-    def ticket(self, entry: _Pass) -> str:
+    def ticket(self, entry: Pass) -> str:
         """A one-time word that lets one connection in."""
         ticket = f"ticket-{self._number()}"
         self._tickets[ticket] = entry
@@ -195,13 +164,13 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             if error is not None:
                 connection.refuse(async_id, error)
         elif self._latency > 0:
-            self.later(self._latency, lambda: self._admit(connection, ticket, token, async_id))
+            self.clock.later(self._latency, lambda: self._admit(connection, ticket, token, async_id))
         else:
             self._admit(connection, ticket, token, async_id)
 
-    def _admit(self, connection: MemoryTransport, ticket: _Pass | None, token: str, async_id: int) -> None:
+    def _admit(self, connection: MemoryTransport, ticket: Pass | None, token: str, async_id: int) -> None:
         try:
-            entry = ticket or self._check(token)
+            entry = ticket or read_token(token, self.keys, wall=self._wall_clock())
             if entry.room_config and self.on_room_config is not None and self.ledger.room(entry.room) is None:
                 self.on_room_config(entry.room, entry.room_config)
             record = self.ledger.join(
@@ -215,7 +184,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
                 kind=entry.kind,
                 permissions=entry.permissions,
             )
-        except (_Refused, RoomError) as exc:
+        except (Refused, RoomError) as exc:
             connection.refuse(async_id, str(exc))
             return
         room = self.ledger.room(entry.room)
@@ -229,42 +198,12 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._connections.setdefault(room.name, {})[record.sid] = connection
         self._by_sid[record.sid] = connection
         connection.welcome(async_id, room, record)
-        if self.delays.first_quality > 0 and self._serving:
-            self.later(self.delays.first_quality, lambda: self._judge_first(record))
+        if self.delays.first_quality > 0 and self.clock.running:
+            self.clock.later(self.delays.first_quality, lambda: self._judge_first(record))
 
     def _judge_first(self, record: ParticipantRecord) -> None:
         if (found := self.ledger.member(record.sid)) is not None:
             self.set_quality(found[0].name, record.identity, ConnectionQuality.EXCELLENT)
-
-    def _check(self, token: str) -> _Pass:
-        """The token's grants, or a refusal in the real server's words, which quote the token."""
-        from ..protocol import TokenError, decode_token, verify_token
-
-        try:
-            if self.keys is None:
-                claims = decode_token(token)
-            else:
-                claims = verify_token(token, self.keys, wall=self._wall_clock())
-        except TokenError as exc:
-            raise _Refused(
-                f"signal failure: client error: 401 Unauthorized - invalid token: {token}, error: {exc}"
-            ) from None
-        video = claims.video
-        room = video.get("room")
-        if video.get("roomJoin") is not True:
-            raise _Refused("signal failure: client error: 401 Unauthorized - permissions denied")
-        if not isinstance(room, str) or not room or not claims.identity:
-            raise _Refused("signal failure: client error: 400 Bad Request - room and identity are required")
-        return _Pass(
-            room=room,
-            identity=claims.identity,
-            name=claims.name,
-            metadata=claims.metadata,
-            attributes=claims.attributes,
-            kind=_KINDS.get(claims.kind.lower(), ParticipantKind.STANDARD),
-            permissions=_granted(video),
-            room_config=claims.room_config,
-        )
 
     def departed(self, connection: MemoryTransport, reason: int) -> None:
         """A connection leaves; called by the transport."""
@@ -297,7 +236,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
                     self._tell(event)
         finally:
             self._settling = False
-        self._rearm()
+        self.clock.rearm()
 
     def _tell(self, event: LedgerEvent) -> None:
         self.media.hear(event)
@@ -314,7 +253,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         if isinstance(event, ParticipantGone):
             members.pop(subject, None)
             self._by_sid.pop(subject, None)
-            self._networks.pop(subject, None)
+            self.wiring.forget(subject)
             if not members:
                 self._connections.pop(event.room.name, None)
 
@@ -447,8 +386,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         del members[connection.sid], self._by_sid[connection.sid]
         after = self.ledger.rejoin(connection.sid)
         members[after.sid] = self._by_sid[after.sid] = connection
-        if (network := self._networks.pop(connection.sid, None)) is not None:
-            self._networks[after.sid] = network
+        self.wiring.renew(connection.sid, after.sid)
         renewed = {old.sid: new.sid for old, new in zip(before[1].tracks, after.tracks, strict=True)}
         # The sounds first, for others subscribe as they hear of it; their reactions come behind our own news.
         connection.rejoined(after, renewed)
@@ -472,81 +410,25 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
 
     def set_network(self, room: str, identity: str, network: Network) -> None:
         """Give somebody another wire from now on.  Raises :class:`RoomError` if it is not there."""
-        self._networks[self._connection_of(room, identity).sid] = network
-
-    def wires_to(self, receiver: str, room: str, sender: str) -> tuple[Network, ...]:
-        """The imperfect wires from a participant, by identity, to another, by sid."""
-        if not self._networks and self._network.perfect:
-            return ()
-        person = self.ledger.participant(room, sender)
-        return self.wires(receiver, "" if person is None else person.sid)
-
-    def wires(self, *sids: str) -> tuple[Network, ...]:
-        """The imperfect wires among those of these participants."""
-        if not self._networks and self._network.perfect:
-            return ()
-        wires = (self._networks.get(sid, self._network) for sid in sids)
-        return tuple(wire for wire in wires if not wire.perfect)
-
-    @property
-    def wire_rng(self) -> random.Random:
-        """What draws losses and jitter: a generator of its own, so that a lossy wire changes no id."""
-        if self._wire_rng is None:
-            self._wire_rng = random.Random(self._rng.getrandbits(64) if self._rng is not None else None)
-        return self._wire_rng
+        self.wiring.set(self._connection_of(room, identity).sid, network)
 
     # --- time -------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         """The event loop's clock."""
-        return anyio.current_time()
+        return self.clock.now()
 
-    def later(self, delay: float, action: Callable[[], object]) -> None:
-        """Do something later; needs ``async with``."""
-        if not self._serving:
-            raise RoomError("this takes time", hint="use `async with MemoryRooms() as rooms:`")
-        heapq.heappush(self._timers, (self.now() + delay, self._number(), action))
-        self._rearm()
-
-    def _next_due(self) -> float:
-        return min(self._timers[0][0] if self._timers else math.inf, self.ledger.next_deadline())
-
-    def _rearm(self) -> None:
-        """Wake the service if something is due before it would wake by itself."""
-        if self._wake is not None and self._next_due() < self._sleeping_until:
-            self._wake.set()
+    def _look(self, now: float) -> None:
+        self.ledger.handle_timeout(now)
+        self.settle()
 
     @asynccontextmanager
     async def __asynccontextmanager__(self) -> AsyncGenerator[MemoryRooms]:
-        # A service group: its one child outlives the body, also under cancellation, so that rooms can be left.
-        service = anyio.CancelScope(shield=True)
-        async with anyio.create_task_group() as group:
-            self._serving = True
-            group.start_soon(self._serve, service)
+        async with self.clock.started():
             try:
                 yield self
             finally:
                 self.close()
-                for line in list(self.busy_lines):
-                    line.flush()
-                self._serving = False
-                service.cancel()
-
-    async def _serve(self, service: anyio.CancelScope) -> None:
-        """Sleep until something is due; do it."""
-        with service:
-            while True:
-                now = self.now()
-                while self._timers and self._timers[0][0] <= now:
-                    heapq.heappop(self._timers)[2]()
-                self.ledger.handle_timeout(now)
-                self.settle()
-                # No checkpoint from here to the wait: a deadline set meanwhile cannot be missed.
-                self._wake = anyio.Event()
-                self._sleeping_until = self._next_due()
-                with anyio.CancelScope(deadline=self._sleeping_until):
-                    await self._wake.wait()
-                self._wake = None
 
     def close(self) -> None:
         """The server goes away: everybody who is left loses the room (reason 3)."""
@@ -570,68 +452,3 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
     def _number(self) -> int:
         self._count += 1
         return self._count
-
-
-class Joining:
-    """A join under way: await it for the room, or use it as a context manager that leaves the room at the end."""
-
-    def __init__(
-        self,
-        rooms: MemoryRooms,
-        entry: _Pass,
-        timeout: float,
-        auto_subscribe: AutoSubscribe,
-        options: ConnectOptions,
-    ) -> None:
-        self._rooms = rooms
-        self._entry = entry
-        self._timeout = timeout
-        self._auto_subscribe = auto_subscribe
-        self._options = options
-        self._room: Room | None = None
-
-    def __await__(self) -> Generator[Any, Any, Room]:
-        return self._join().__await__()
-
-    async def _join(self) -> Room:
-        ticket = self._rooms.ticket(self._entry)
-        return await join(
-            MemoryTransport(self._rooms),
-            "memory:",
-            ticket,
-            timeout=self._timeout,
-            auto_subscribe=self._auto_subscribe,
-            options=self._options,
-        )
-
-    async def __aenter__(self) -> Room:
-        self._room = await self._join()
-        return self._room
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        assert self._room is not None
-        await self._room.disconnect()
-
-
-def _granted(video: Mapping[str, object]) -> ParticipantPermissions:
-    """A token's video grant as permissions; what may be left out of it defaults as on the real server."""
-
-    def allows(name: str, default: bool) -> bool:
-        value = video.get(name)
-        return value if isinstance(value, bool) else default
-
-    sources = video.get("canPublishSources")
-    names: list[Any] = sources if isinstance(sources, list) else []  # pyright: ignore[reportUnknownVariableType]
-    return ParticipantPermissions(
-        can_subscribe=allows("canSubscribe", True),
-        can_publish=allows("canPublish", True),
-        can_publish_data=allows("canPublishData", allows("canPublish", True)),
-        can_update_metadata=allows("canUpdateOwnMetadata", False),
-        can_subscribe_metrics=allows("canSubscribeMetrics", False),
-        hidden=allows("hidden", False),
-        recorder=allows("recorder", False),
-        agent=allows("agent", False),
-        can_publish_sources=tuple(_SOURCES[name] for name in names if name in _SOURCES),
-    )

@@ -138,7 +138,7 @@ class AudioStreamState(_Stream):
         self._converter: tuple[tuple[int, int], Converter] | None = None
         self._ready = bytearray()
         self._tick_bytes = SAMPLE_BYTES * channels * (rate // _TICKS_A_SECOND)
-        self.wire: Wire[tuple[AudioSourceState, bytes]] = Wire(home.rooms, lambda heard: self.hear(*heard))
+        self.wire: Wire[tuple[AudioSourceState, bytes]] = Wire(home.rooms.clock, lambda heard: self.hear(*heard))
 
     def hear(self, source: AudioSourceState, piece: bytes) -> None:
         """10 ms of the source's sound."""
@@ -162,7 +162,7 @@ class VideoStreamState(_Stream):
     def __init__(self, home: MemoryMedia, media: LocalMedia, format: VideoFormat | None) -> None:
         super().__init__(home, media)
         self.format = format
-        self.wire: Wire[VideoFrame] = Wire(home.rooms, self.see)
+        self.wire: Wire[VideoFrame] = Wire(home.rooms.clock, self.see)
 
     def see(self, frame: VideoFrame) -> None:
         """A picture of the source's, if anybody still looks."""
@@ -277,7 +277,7 @@ class MediaHub:
         assert self._origin is not None
         self._ticks += 1
         # Counted from the origin: sums of 0.01 would drift.
-        self._rooms.later(self._origin + self._ticks * _TICK - self._rooms.now(), self._tick)
+        self._rooms.clock.later(self._origin + self._ticks * _TICK - self._rooms.now(), self._tick)
 
     def _tick(self) -> None:
         listening = [stream for stream in self._streams if isinstance(stream, AudioStreamState)]
@@ -298,7 +298,7 @@ class MediaHub:
                     # What a decoder makes of a ciphertext.
                     piece = hashlib.shake_128(piece).digest(len(piece))
                 if wires := self._wires(sid, stream):
-                    stream.wire.put((source, piece), wires, self._rooms.wire_rng, lossy=True)
+                    stream.wire.put((source, piece), wires, self._rooms.wiring.rng, lossy=True)
                 else:
                     stream.hear(source, piece)
             if stream.home.hears(sid):
@@ -341,12 +341,16 @@ class MediaHub:
             if self._verdict(stream.home, sid) is Verdict.CLEAR:
                 sent = as_sent(frame, self._tracks[sid], *stream.home.wanted_size(sid))
                 if wires := self._wires(sid, stream):
-                    stream.wire.put(sent, wires, self._rooms.wire_rng, lossy=True)
+                    stream.wire.put(sent, wires, self._rooms.wiring.rng, lossy=True)
                 else:
                     stream.see(sent)
 
     def _wires(self, sid: str, stream: _Stream) -> tuple[Network, ...]:
-        return self._rooms.wires_to(stream.home.sid, *self._homes[sid])
+        """The imperfect wires from the track's publisher to a listener."""
+        if self._rooms.wiring.perfect:
+            return ()
+        publisher = self._rooms.ledger.participant(*self._homes[sid])
+        return self._rooms.wiring.among(stream.home.sid, "" if publisher is None else publisher.sid)
 
 
 class MemoryMedia:
@@ -418,7 +422,7 @@ class MemoryMedia:
                 self._answer(callback("capture_audio_frame", async_id))
             else:
                 source.full = True
-                self._rooms.later(wait, lambda: self._taken(source, async_id))
+                self._rooms.clock.later(wait, lambda: self._taken(source, async_id))
         return ffi.FfiResponse(capture_audio_frame=audio.CaptureAudioFrameResponse(async_id=async_id))
 
     def _taken(self, source: AudioSourceState, async_id: int) -> None:

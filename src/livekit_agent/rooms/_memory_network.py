@@ -18,11 +18,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from .._errors import ConfigError
 
-__all__ = ["DELAYS", "INSTANT", "LIVEKIT_1_13", "Clock", "Delays", "Line", "Network", "Wire", "delays_named"]
+if TYPE_CHECKING:
+    from ._memory_clock import MemoryClock
+
+__all__ = ["DELAYS", "INSTANT", "LIVEKIT_1_13", "Delays", "Line", "Network", "Wire", "Wiring", "delays_named"]
 
 T = TypeVar("T")
 
@@ -127,10 +130,52 @@ class Network:
 _PERFECT = Network()
 
 
+class Wiring:
+    """Which wire each participant has."""
+
+    def __init__(self, everybody: Network, rng: random.Random | None) -> None:
+        self._everybody = everybody
+        self._others: dict[str, Network] = {}  # participant sid -> its wire, where that differs
+        self._seed = rng
+        self._rng: random.Random | None = None
+
+    @property
+    def perfect(self) -> bool:
+        """Nothing is late or lost on any of them."""
+        return not self._others and self._everybody.perfect
+
+    def set(self, sid: str, network: Network) -> None:
+        """Give a participant another wire from now on."""
+        self._others[sid] = network
+
+    def renew(self, before: str, after: str) -> None:
+        """A participant has another sid now, and the same wire."""
+        if (network := self._others.pop(before, None)) is not None:
+            self._others[after] = network
+
+    def forget(self, sid: str) -> None:
+        """A participant has gone."""
+        self._others.pop(sid, None)
+
+    def among(self, *sids: str) -> tuple[Network, ...]:
+        """The imperfect ones of these participants' wires."""
+        if self.perfect:
+            return ()
+        wires = (self._others.get(sid, self._everybody) for sid in sids)
+        return tuple(wire for wire in wires if not wire.perfect)
+
+    @property
+    def rng(self) -> random.Random:
+        """What draws losses and jitter: a generator of its own, so that a lossy wire changes no id."""
+        if self._rng is None:
+            self._rng = random.Random(self._seed.getrandbits(64) if self._seed is not None else None)
+        return self._rng
+
+
 class Wire(Generic[T]):
     """What goes to one receiver over the wires of two participants."""
 
-    def __init__(self, clock: Clock, deliver: Callable[[T], object]) -> None:
+    def __init__(self, clock: MemoryClock, deliver: Callable[[T], object]) -> None:
         self._clock = clock
         self._deliver = deliver
         self._line: Line[T] = Line(clock, deliver)
@@ -146,25 +191,10 @@ class Wire(Generic[T]):
             self._line.put(packet, delay)
 
 
-class Clock(Protocol):
-    """What a line needs of its rooms."""
-
-    busy_lines: dict[Line[Any], None]
-    """The lines in which something waits."""
-
-    def now(self) -> float:
-        """The event loop's clock."""
-        ...
-
-    def later(self, delay: float, action: Callable[[], object]) -> None:
-        """Do something later."""
-        ...
-
-
 class Line(Generic[T]):
     """What one participant will hear, in order: an event is never earlier than the one before it."""
 
-    def __init__(self, clock: Clock, deliver: Callable[[T], object]) -> None:
+    def __init__(self, clock: MemoryClock, deliver: Callable[[T], object]) -> None:
         self._clock = clock
         self._deliver = deliver
         self._waiting: deque[tuple[float, T]] = deque()

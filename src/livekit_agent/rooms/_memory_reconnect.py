@@ -50,15 +50,15 @@ class MemoryReconnect(MemoryDataTracks):
             self._answer(callback("simulate_scenario", async_id))
             if scenario in _RESUMED:
                 self.reconnecting()
-                self._rooms.later(_RESUME_TIME, self._resume)
+                self._rooms.clock.later(_RESUME_TIME, self._resume)
             elif scenario is Scenario.SPEAKER:
                 self._rooms.set_speakers(self.room_name, [self._identity])
-                self._rooms.later(_SPEAKING_TIME, lambda: self._rooms.set_speakers(self.room_name, []))
+                self._rooms.clock.later(_SPEAKING_TIME, lambda: self._rooms.set_speakers(self.room_name, []))
             elif scenario is Scenario.SERVER_LEAVE:
                 self._rooms.departed(self, DisconnectReason.SERVER_SHUTDOWN)  # pyright: ignore[reportArgumentType]
             else:
                 self.reconnecting()
-                self._rooms.later(_RECONNECT_TIME, self._connect_anew)
+                self._rooms.clock.later(_RECONNECT_TIME, self._connect_anew)
         return ffi.FfiResponse(simulate_scenario=room_pb.SimulateScenarioResponse(async_id=async_id))
 
     def reconnecting(self) -> None:

@@ -120,7 +120,7 @@ class MemoryRpc(MemoryPeer):
         this: Any = self
         # Who cannot decrypt the answer is not answered.
         if not found or not this.can_read(found[0]):
-            self._rooms.later(
+            self._rooms.clock.later(
                 _ROUND_TRIP_MS / 1000,
                 lambda: self._answer(_failed(async_id, RpcCode.CONNECTION_TIMEOUT, "Connection timeout")),
             )
@@ -174,7 +174,7 @@ class MemoryRpc(MemoryPeer):
         gone = _failed(invocation.async_id, RpcCode.RECIPIENT_DISCONNECTED, "Recipient disconnected")
         caller = invocation.caller
         if self._rooms.delays.departure > 0:
-            self._rooms.later(
+            self._rooms.clock.later(
                 self._rooms.delays.departure,
                 lambda: caller._answer(gone),  # pyright: ignore[reportPrivateUsage] - a connection like this one
             )

@@ -51,7 +51,7 @@ class Speakers:
         self._until[sid] = self._rooms.now() + _LASTS
         if began:
             self._tell(self._homes[sid][0])
-            self._rooms.later(_LASTS, lambda: self._check(sid))
+            self._rooms.clock.later(_LASTS, lambda: self._check(sid))
 
     def _check(self, sid: str) -> None:
         until = self._until.get(sid)
@@ -59,7 +59,7 @@ class Speakers:
             return
         left = until - self._rooms.now()
         if left > 0:
-            self._rooms.later(left, lambda: self._check(sid))
+            self._rooms.clock.later(left, lambda: self._check(sid))
         else:
             self.over(sid)
 

@@ -71,9 +71,9 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryptio
         loop = current_loop()
         self.router = Router(self)
         self._mailbox: Mailbox[ffi.FfiEvent] = Mailbox(deliver or self.router.deliver, post=loop.post_here)
-        self._line: Line[ffi.FfiEvent] = Line(rooms, self._mailbox.put)
-        self._reliable: Wire[DataSent] = Wire(rooms, self._tell_data)
-        self._lossy: Wire[DataSent] = Wire(rooms, self._tell_data)
+        self._line: Line[ffi.FfiEvent] = Line(rooms.clock, self._mailbox.put)
+        self._reliable: Wire[DataSent] = Wire(rooms.clock, self._tell_data)
+        self._lossy: Wire[DataSent] = Wire(rooms.clock, self._tell_data)
         self._news: dict[str, LedgerEvent] = {}
         self._objects: dict[int, object] = {}
         self._next_handle = 1
@@ -415,7 +415,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryptio
             except RoomPermissionError:
                 # The real server says nothing, and the library gives up.
                 text = "room failure: track publication timed out, no response received from the server"
-                self._rooms.later(10.0, lambda: self._answer(callback("publish_track", async_id, text)))
+                self._rooms.clock.later(10.0, lambda: self._answer(callback("publish_track", async_id, text)))
             else:
                 track.sid = record.sid
                 self._rooms.media.publish(record, track.source, self.room_name, self._identity)
@@ -488,7 +488,7 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryptio
                 if before is not None:
                     self._hear(before)
                 self._news[person.identity] = event
-                self._rooms.later(self._rooms.delays.news, lambda: self._tell_news(person.identity, event))
+                self._rooms.clock.later(self._rooms.delays.news, lambda: self._tell_news(person.identity, event))
                 return True
             case _:
                 if before is not None:
@@ -585,10 +585,10 @@ class MemoryTransport(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryptio
         sender = None if event.sender is None else self._rooms.connection(event.sender.sid)
         if sender is not None and not self.can_read(sender):
             return
-        wires = self._rooms.wires(self.sid, event.sender.sid if event.sender is not None else "")
+        wires = self._rooms.wiring.among(self.sid, event.sender.sid if event.sender is not None else "")
         if wires:
             wire = self._reliable if event.reliable else self._lossy
-            wire.put(event, wires, self._rooms.wire_rng, lossy=not event.reliable)
+            wire.put(event, wires, self._rooms.wiring.rng, lossy=not event.reliable)
         else:
             self._tell_data(event)
 

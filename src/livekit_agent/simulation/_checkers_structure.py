@@ -162,7 +162,7 @@ def _service(life: LifeStory) -> float:
 #: Every shield of the SDK by its function, and how long it may stand.
 _SHIELDS: Mapping[str, Callable[[LifeStory], float]] = {
     "runtime._service_group:ServiceGroup._serve": _service,
-    "rooms._memory:MemoryRooms._serve": _service,
+    "rooms._memory_clock:MemoryClock._serve": _service,
     "runtime._job_end:JobEnd.take": _job_end,
     "runtime._shutdown:Shutdown.end": _end,
     "rooms._room:Room.disconnect": lambda life: ROOM_LEAVE_TIMEOUT,
