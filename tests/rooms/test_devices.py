@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from livekit_agent.rooms import (
     screens,
     speakers,
 )
+from livekit_agent.simulation import run_virtual
 
 TICK = 960  # bytes of 10 ms at 48 kHz
 
@@ -644,3 +646,78 @@ async def test_a_cancelled_capture_gives_the_screen_back(desktop: PretendedDeskt
             async for _ in pictures:
                 scope.cancel()
     assert desktop.open == 0
+
+
+# ------------------------------------------------------------------------------------------------ given up
+
+
+async def in_no_thread(function: Callable[..., Any], *args: Any, abandon_on_cancel: bool = False) -> Any:
+    """What a thread is to its caller in virtual time: it has its result some time before that is noticed."""
+    await anyio.lowlevel.checkpoint()
+    result = function(*args)
+    if abandon_on_cancel:
+        await anyio.sleep(0.001)
+    return result
+
+
+async def use_everything(sound: PretendedSound) -> None:
+    """All that waits for a device."""
+    await microphones()
+    await screens()
+    async with open_microphone() as frames, open_speaker(queue_size_ms=20) as speaker, open_screen() as pictures:
+        voice, ear = sound.streams[-2:]
+
+        async def clock() -> None:
+            status = SimpleNamespace(input_overflow=False)
+            while True:
+                await anyio.sleep(0.01)
+                voice.asked["callback"](tick(1), 480, None, status)
+                ear.asked["callback"](memoryview(bytearray(TICK)), 480, None, None)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(clock)
+            for _ in range(3):
+                await speaker.write(await anext(frames))
+            await speaker.wait_for_playout()
+            await speaker.play(tick(2) * 3)
+            await anext(pictures)
+            await anext(pictures)
+            group.cancel_scope.cancel()
+
+
+def test_whatever_waits_for_a_device_is_cancelled_at_any_step_and_every_device_is_given_back(
+    sound: PretendedSound, desktop: PretendedDesktop, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anyio.to_thread, "run_sync", in_no_thread)
+
+    def live(at: int) -> tuple[int, bool]:
+        """Once, cancelled at that step: how many steps it took, and whether it was done all the same."""
+        steps, done = 0, False
+        scope: anyio.CancelScope | None = None
+
+        def step(*_: Any) -> None:
+            nonlocal steps
+            if scope is not None:
+                steps += 1
+                assert steps < 2_000
+                if steps == at:
+                    scope.cancel()
+
+        async def main() -> None:
+            nonlocal scope, done
+            with anyio.CancelScope() as scope:
+                await use_everything(sound)
+                done = True
+            scope = None
+
+        run_virtual(main, backend=backend, on_step=step)
+        assert [stream.log for stream in sound.streams] == [["start", "abort", "close"]] * len(sound.streams)
+        assert desktop.open == 0
+        sound.streams.clear()
+        return steps, done
+
+    steps, done = live(0)
+    assert done
+    assert steps > 50, "it was counted"
+    outcomes = [live(at)[1] for at in range(1, steps + 1)]
+    assert not outcomes[0]
