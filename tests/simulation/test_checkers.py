@@ -164,6 +164,26 @@ GOOD = {
 4.5 w0.1    handler cleanup     J   number=0
 4.6 w0.1    worker  ended       -   cancelled=true unproven=["J"]
 """,
+    "a job that begins when a Close is due which cannot be written": REGISTERED
+    + """
+1   w0.1#1  hear    offer       J
+1   w0.1    handler asked       J
+1   w0.1#1  say     answer      J   yes=true
+1   w0.1    stage   accept      J   now=accepted
+1.1 s:w0.1#1 hear   answer      J   yes=true
+2   w0.1#1  hear    assignment  J
+2   w0.1    stage   assign      J   now=assigned
+2   w0.1#1  hear    go_away     -
+2   world   room    entered     J
+2   w0.1    stage   run         J   now=running
+2   w0.1    handler started     J
+3   w0.1    handler returned    J
+3   w0.1    stage   end         J   now=ended
+4   w0.1#1  closed  -           -
+5   w0.1#2  say     register    -   agent=sim
+5   w0.1#2  hear    registered  -
+5   w0.1#2  say     job_status  J   status=SUCCESS
+""",
     "pings, a Close and its answer": REGISTERED
     + """
 5   s:w0.1#1 frame  ping        -

@@ -46,6 +46,8 @@ class ConnectionStory:
     registered_at: float | None = None
     closing_at: float | None = None
     """We, or the server, sent a Close."""
+    leaving: bool = False
+    """The server asked us to connect elsewhere: a Close is due, which nobody sees as long as nothing can be written."""
     closed_at: float | None = None
     last_delivery: float = -math.inf
     offers: dict[str, float] = field(default_factory=dict[str, float])
@@ -280,6 +282,8 @@ class History:
             job = life.job(note.job)
             if job.terminate_heard_at is None:
                 job.terminate_heard_at = note.t
+        elif note.kind == "go_away":
+            connection.leaving = True
 
     def _closed(self, note: Note) -> None:
         if note.who.startswith("s:"):
@@ -333,7 +337,8 @@ class History:
         elif note.kind == "run":
             job.run_at = note.t
             connection = job.life.connection
-            job.run_on = connection if connection is not None and connection.talking else None
+            talking = connection is not None and connection.talking and not connection.leaving
+            job.run_on = connection if talking else None
         elif note.kind == "end":
             job.ended_at = note.t
         elif note.kind in ("expire", "lost") and job.assigned_at is None:
