@@ -381,7 +381,7 @@ def job_metadata(data: bytes) -> None:
 def room_wire(data: bytes) -> None:
     """A message of the room wire: taken apart or WireError, and the same bytes when put together again."""
     try:
-        frame = wire.decode(data, wire.REQUEST, wire.EVENT, wire.DROP, wire.REFUSED)
+        frame = wire.decode(data, wire.REQUEST, wire.EVENT, wire.DROP, wire.REFUSED, wire.FEEDBACK)
     except wire.WireError:
         return
     assert wire.encode(*frame) == data, "not the same after encoding"
@@ -408,7 +408,7 @@ async def _ask_the_room(data: bytes) -> None:
         for line in lines:
             while (message := line.outbox.take()) is not None:
                 frame = _sent(message)
-                assert frame.kind == wire.REFUSED or wire.parse(ffi.FfiEvent, frame.body)
+                assert frame.kind != wire.EVENT or wire.parse(ffi.FfiEvent, frame.body)
     assert lines[1].outbox.fault is None, "a neighbour pays for it"
     lines[0].close()
     await anyio.lowlevel.checkpoint()
@@ -428,7 +428,7 @@ def _joined(rooms: MemoryRooms, identity: str) -> RoomLine:
 
 
 def _sent(message: bytes) -> wire.Frame:
-    return wire.decode(message, wire.EVENT, wire.REFUSED)
+    return wire.decode(message, wire.EVENT, wire.REFUSED, wire.FEEDBACK)
 
 
 def _pieces(data: bytes) -> Iterator[bytes]:

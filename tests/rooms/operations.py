@@ -23,6 +23,7 @@ from livekit_agent.rooms import (
     AudioSource,
     AvSynchronizer,
     DataSchema,
+    EncodedVideoFrame,
     EncodedVideoSource,
     MemoryRooms,
     RemoteDataTrack,
@@ -340,6 +341,7 @@ async def synchronise(rooms: MemoryRooms, a: Room, b: Room) -> None:
 async def publish_what_is_compressed(rooms: MemoryRooms, a: Room, b: Room) -> None:
     source = EncodedVideoSource(16, 16, codec=VideoCodec.VP8)
     publication = await a.local_participant.publish_encoded_video(source)
+    source.capture_frame(EncodedVideoFrame(data=b"x", width=16, height=16, key=True, timestamp_us=1))
     await a.local_participant.unpublish_track(publication.sid)
 
 

@@ -93,7 +93,7 @@ def test_every_request_that_rooms_in_memory_know_can_be_answered_from_afar() -> 
 
 
 #: Requests whose answer only the server knows: a room of another process refuses them.
-UNKNOWABLE = ["capture_encoded_video_frame", "e2ee", "take_encoded_video_source_feedback"]
+UNKNOWABLE = ["e2ee"]
 
 
 def test_the_handle_that_an_answer_gives_is_found() -> None:

@@ -16,9 +16,11 @@ from ..rooms import MemoryRooms
 from ..rooms._memory_transport import MemoryTransport
 from ..rooms._proto import ffi
 from ..rooms._proto import room as room_pb
+from ..rooms._proto import video as video_pb
 from ..rooms._remote_wire import (
     DROP,
     EVENT,
+    FEEDBACK,
     FIRST_HANDLE,
     REFUSED,
     REQUEST,
@@ -52,6 +54,7 @@ class RoomLine:
         """The room has ended for this participant, or was never joined."""
         self._token = token
         self._transport = MemoryTransport(rooms, self._hear)
+        self._transport.tell_feedback = self._tell_feedback
         self._asked = False
         self._leaving: dict[int, None] = {}
         self._ended = False
@@ -149,6 +152,15 @@ class RoomLine:
         if (kind == "connect" and event.connect.error) or (kind == "room_event" and event.room_event.HasField("eos")):
             self._ended = True
         self.over = self._ended and not self._leaving
+
+    def _tell_feedback(self, source: int) -> None:
+        """Receivers ask for something: told without being asked, as the participant cannot wait for an answer."""
+        take = video_pb.TakeEncodedVideoSourceFeedbackRequest(source_handle=source)
+        try:
+            told = self._transport.request(ffi.FfiRequest(take_encoded_video_source_feedback=take))
+        except RoomError:
+            return  # given back, though a track of it is still published
+        self.outbox.put(encode(FEEDBACK, source, told.take_encoded_video_source_feedback.SerializeToString()))
 
     def _answered(self, async_id: int) -> None:
         self._leaving.pop(async_id, None)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._bounds import MEMORY_SOUND_AHEAD
@@ -101,6 +102,8 @@ class VideoSourceState:
         self.width, self.height = request.resolution.width, request.resolution.height
         self.encoded = request.type == video.VIDEO_SOURCE_ENCODED
         self.key_frame_wanted = False
+        self.tell: Callable[[], None] = lambda: None
+        """Told that there is feedback."""
         self.packets = 0
         self.octets = 0
 
@@ -215,6 +218,7 @@ class MediaHub:
         source = self._sources.get(sid)
         if isinstance(source, VideoSourceState):
             source.key_frame_wanted = True
+            source.tell()
 
     def play(self, source: AudioSourceState, sound: bytes) -> None:
         """A source has got this much more to play."""
@@ -394,6 +398,9 @@ class MemoryMedia:
     def _streams_here(self) -> list[_Stream]:
         return [value for value in self._objects.values() if isinstance(value, _Stream)]
 
+    def tell_feedback(self, source: int) -> None:
+        """There is feedback for a video source (replaced where the participant is in another process)."""
+
     # --- out ------------------------------------------------------------------------------------------------------
 
     def _do_new_audio_source(self, request: audio.NewAudioSourceRequest) -> ffi.FfiResponse:
@@ -448,8 +455,10 @@ class MemoryMedia:
     def _do_new_video_source(self, request: video.NewVideoSourceRequest) -> ffi.FfiResponse:
         response = ffi.FfiResponse()
         owned = response.new_video_source.source
-        owned.handle.CopyFrom(self._give(VideoSourceState(request)))
+        source = VideoSourceState(request)
+        owned.handle.CopyFrom(self._give(source))
         owned.info.type = request.type
+        source.tell = partial(self.tell_feedback, owned.handle.id)
         return response
 
     def _do_create_video_track(self, request: track_pb.CreateVideoTrackRequest) -> ffi.FfiResponse:

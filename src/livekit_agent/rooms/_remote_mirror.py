@@ -6,6 +6,7 @@ The seam answers requests synchronously, and a room's server is far away.  So th
 * which methods others may call: a call always comes, and is refused here if nobody serves it;
 * which calls wait for an answer, and which data tracks of ours are open: both are seen in what passes by;
 * how many frames of a data track may wait: they wait here, for the socket;
+* what becomes of compressed pictures (``_remote_encoded``);
 * the rest repeats the request, or says that there was no error.
 
 A request whose answer nobody but the server can know is not :func:`answerable`, and is refused.
@@ -21,12 +22,18 @@ from ._enums import RpcCode, TrackKind
 from ._memory_data_tracks import PUSH_QUEUE_FRAMES
 from ._memory_rpc import NO_CALLER_TEXT, UNSUPPORTED_TEXT
 from ._proto import data_track, ffi, rpc
+from ._remote_encoded import EncodedSources
 from ._remote_wire import new_handle_of
 from ._wire import describe_new_track
 
 __all__ = ["KEPT", "Mirror", "answerable"]
 
-KEPT = ("register_rpc_method", "unregister_rpc_method", "local_data_track_is_published")
+KEPT = (
+    "register_rpc_method",
+    "unregister_rpc_method",
+    "local_data_track_is_published",
+    "take_encoded_video_source_feedback",
+)
 """Requests that are answered here and not sent."""
 
 _ANSWERED_AS = {"edit_chat_message": "send_chat_message"}
@@ -35,7 +42,7 @@ _ANSWERED_AS = {"edit_chat_message": "send_chat_message"}
 _REPEATED = {"muted": "mute", "enabled": "enabled"}
 """Fields of answers that repeat the request: field -> the request's."""
 
-_KNOWN = ("async_id", "error", "eos_event", "is_published", *_REPEATED)
+_KNOWN = ("async_id", "error", "eos_event", "is_published", "accepted", *_REPEATED)
 """Fields of answers that are known, or not there when all is well."""
 
 _TRACKS = {"create_audio_track": TrackKind.AUDIO, "create_video_track": TrackKind.VIDEO}
@@ -44,6 +51,8 @@ _TRACKS = {"create_audio_track": TrackKind.AUDIO, "create_video_track": TrackKin
 @cache
 def answerable(kind: str) -> bool:
     """Whether the library's answer to a request of that kind can be known without asking."""
+    if kind == "take_encoded_video_source_feedback":
+        return True
     answer = ffi.FfiResponse.DESCRIPTOR.fields_by_name.get(_ANSWERED_AS.get(kind, kind))
     if answer is None:
         return False
@@ -69,10 +78,13 @@ class Mirror:
         self._calls: dict[int, bool] = {}
         self._tracks: dict[int, int] = {}
         """Our open data tracks: handle -> frames that wait for the socket."""
+        self.encoded = EncodedSources()
+        """Our sources of compressed pictures."""
 
     def hear(self, event: ffi.FfiEvent) -> ffi.FfiRequest | None:
         """An event from the server; a request, to be sent instead of telling anybody of the event."""
         kind = event.WhichOneof("message")
+        self.encoded.hear(event)
         if kind == "connect":
             self._identity = event.connect.result.local_participant.info.identity
         elif kind == "publish_data_track":
@@ -107,6 +119,10 @@ class Mirror:
 
     def answer(self, kind: str, asked: Any, number: int) -> ffi.FfiResponse:
         """The answer to a request; ``number`` is the handle that it gives."""
+        self.encoded.asked(kind, asked, number)
+        special = self.encoded.answer(kind, asked)
+        if special is not None:
+            return special
         response = ffi.FfiResponse()
         answer = getattr(response, _ANSWERED_AS.get(kind, kind))
         answer.SetInParent()

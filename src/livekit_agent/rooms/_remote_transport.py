@@ -26,6 +26,7 @@ from ._remote_mirror import KEPT, Mirror, answerable
 from ._remote_wire import (
     DROP,
     EVENT,
+    FEEDBACK,
     FIRST_HANDLE,
     REFUSED,
     REQUEST,
@@ -54,8 +55,8 @@ _STREAMS = {
 }
 """Requests that open a stream -> its events."""
 
-_MEDIA = ("capture_video_frame",)
-"""Requests that may be lost when they wait for too long."""
+_MEDIA = ("capture_video_frame", "capture_encoded_video_frame")
+"""Requests that may be lost when they wait for too long.  Compressed pictures too: rooms in memory do not show them."""
 
 
 class RemoteTransport:
@@ -126,6 +127,7 @@ class RemoteTransport:
             return False
         del self._handles[handle_id]
         self._streams.pop(handle_id, None)
+        self._mirror.encoded.dropped(handle_id)
         if not self.lost_why:
             self.outbox.put(encode(DROP, handle_id))
         return True
@@ -178,7 +180,10 @@ class RemoteTransport:
             self.outbox.fail(4002, str(exc))
 
     def _hear(self, data: bytes) -> None:
-        frame = decode(data, EVENT, REFUSED)
+        frame = decode(data, EVENT, REFUSED, FEEDBACK)
+        if frame.kind == FEEDBACK:
+            self._mirror.encoded.told(frame.number, frame.body)
+            return
         if frame.kind == REFUSED:
             self._refused(frame.number, frame.body.decode(errors="replace"))
             return

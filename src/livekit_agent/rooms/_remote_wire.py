@@ -8,6 +8,7 @@ One message of ours is one binary WebSocket message::
     2 EVENT      to the client    an FfiEvent; number 0
     3 DROP       to the server    number: the handle that is given back; no body
     4 REFUSED    to the client    why, UTF-8; number: the request's async id, or the handle that it was to give, or 0
+    5 FEEDBACK   to the client    a TakeEncodedVideoSourceFeedbackResponse; number: the handle of the source
 
 Numbers are big-endian.  Requests have no answers: what the library would answer at once the client knows by itself
 (``_remote_transport``), and a refusal comes as a message of its own.
@@ -31,11 +32,12 @@ from typing import Any, NamedTuple, TypeVar
 from google.protobuf.message import DecodeError
 
 from .._bounds import MESSAGE_BYTES_MAX, REMOTE_MEDIA_BYTES_MAX, REMOTE_OUTBOX_BYTES_MAX
-from ._proto import ffi
+from ._proto import ffi, video
 
 __all__ = [
     "DROP",
     "EVENT",
+    "FEEDBACK",
     "FIRST_HANDLE",
     "Fault",
     "PATH",
@@ -48,6 +50,7 @@ __all__ = [
     "WireError",
     "decode",
     "encode",
+    "feedback",
     "new_handle_of",
     "owned_buffers",
     "parse",
@@ -66,7 +69,7 @@ PATH = f"{PATHS}{VERSION}"
 URL = f"memory:{PATH}"
 """In an assignment: the room is in the memory of the server that sends it, to be reached there at that path."""
 
-REQUEST, EVENT, DROP, REFUSED = 1, 2, 3, 4
+REQUEST, EVENT, DROP, REFUSED, FEEDBACK = 1, 2, 3, 4, 5
 FIRST_HANDLE = 1 << 32
 
 _HEAD = struct.Struct(">BQI")
@@ -132,6 +135,14 @@ def parse(kind: type[M], body: bytes) -> M:
     if not _is_text(message):
         raise WireError("text that is not UTF-8")
     return message
+
+
+def feedback(body: bytes) -> video.TakeEncodedVideoSourceFeedbackResponse:
+    """The body of a FEEDBACK.  WireError otherwise."""
+    try:
+        return video.TakeEncodedVideoSourceFeedbackResponse.FromString(body)
+    except DecodeError:
+        raise WireError("no feedback") from None
 
 
 def _is_text(message: Any) -> bool:
