@@ -16,7 +16,7 @@ import click
 
 from livekit_agent._bounds import BOUNDS
 from livekit_agent.cli._app import app
-from livekit_agent.config import SETTINGS
+from livekit_agent.config import SETTINGS, default_text
 
 DOCS = Path(__file__).parent
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -29,7 +29,7 @@ def settings() -> str:
     for row in SETTINGS:
         variables = [f"`{name}`" for name in row.variables]
         variables += [f"`{name}_FILE`" for name in row.variables if row.secret]
-        default = f"`{row.default}`" if row.default else "none"
+        default = f"`{text}`" if (text := default_text(row)) else "none"
         lines.append(f"| {', '.join(variables)} | `{row.name}` | {default} | {row.help} |")
     return "\n".join(lines)
 

@@ -141,7 +141,7 @@ def test_every_module_is_in_a_layer() -> None:
 def test_the_pure_modules_are_the_ones_that_say_so() -> None:
     pure = [name for name in NAMES if is_pure(name)]
     assert {"protocol/_connection.py", "dispatch/_core.py", "rooms/_ledger.py", "_types.py"} <= set(pure)
-    assert not {"runtime/_worker.py", "dispatch/_server.py", "rooms/_room.py", "config.py"} & set(pure)
+    assert not {"runtime/_worker.py", "dispatch/_server.py", "rooms/_room.py", "config/_config.py"} & set(pure)
 
 
 def test_package_roots_are_lists_of_names() -> None:
@@ -205,7 +205,7 @@ def test_only_config_reads_the_environment() -> None:
         f"{name}:{line} {text}"
         for name in NAMES
         # The judge hands its environment on to the worker that it starts.
-        if name != "config.py" and not name.startswith(JUDGE)
+        if not name.startswith(("config/", JUDGE))
         for text, line in attributes(name)
         if text in ("os.environ", "os.getenv", "os.putenv", "os.environb")
     ]

@@ -14,7 +14,7 @@ import click
 
 from .._options import WorkerOptions
 from .._types import JobType
-from ..config import SETTINGS, Config, parse_duration
+from ..config import SETTINGS, Config, default_text, parse_duration
 from ._help import Option
 
 __all__ = [
@@ -72,7 +72,7 @@ class MaxJobs(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - 
     name = "number|unlimited"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The text's meaning is config.py's business; the word stands for itself until then."""
+        """The text's meaning is ``config``'s business; the word stands for itself until then."""
         try:
             return _SETTINGS["max_jobs"].parse(str(value)) or _UNLIMITED
         except ValueError as error:
@@ -98,7 +98,7 @@ def _setting(name: str, section: str, **kwargs: Any) -> Callable[[F], F]:
         cls=Option,
         section=section,
         env=env,
-        default_text=setting.default,
+        default_text=default_text(setting),
         default=None,
         **{"help": setting.help[0].upper() + setting.help[1:] + ".", **kwargs},
     )
