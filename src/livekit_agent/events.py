@@ -369,7 +369,8 @@ class Rejoined(RoomEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoomMoved(RoomEvent):
-    """The server has moved us into another room."""
+    """The server has moved us into another room: LiveKit Cloud does, when asked to (MoveParticipant); an open-source
+    server answers that it has not implemented it."""
 
     previous_name: str
     name: str

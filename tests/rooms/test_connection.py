@@ -7,10 +7,11 @@ from typing import Any
 
 import anyio
 import pytest
+from sounds import hum
 from test_conformance import feed
-from venues import PATIENCE, RemoteVenue, Venue, next_of, token
+from venues import PATIENCE, NativeVenue, RemoteVenue, Venue, next_of, token
 
-from livekit_agent import RoomClosedError, RoomConnectError, events
+from livekit_agent import ApiError, RoomClosedError, RoomConnectError, events
 from livekit_agent.rooms import (
     ConnectionState,
     ConnectOptions,
@@ -20,6 +21,9 @@ from livekit_agent.rooms import (
     MemoryRooms,
     Room,
     Scenario,
+    VideoFrame,
+    VideoOptions,
+    VideoSource,
 )
 
 #: A full reconnect joins anew, and a server holds the news of it back for up to 3 s.
@@ -145,7 +149,7 @@ async def test_who_records_is_told(venue: Venue) -> None:
 
 @pytest.mark.virtual
 async def test_who_is_moved_is_told_where_to() -> None:
-    """A real server of this version moves nobody; this is what the library would tell."""
+    """An open-source server moves nobody (see below); this is what the library would tell."""
     from livekit_agent.rooms._proto import room as room_pb
 
     async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
@@ -156,6 +160,22 @@ async def test_who_is_moved_is_told_where_to() -> None:
         transport._tell(moved=info)
         assert await anext(heard) == events.RoomMoved(previous_name="r", name="elsewhere")
         assert (a.name, a.sid, a.metadata) == ("elsewhere", "RM_other", "m")
+
+
+@pytest.mark.real_server
+async def test_an_open_source_server_moves_nobody(native: NativeVenue) -> None:
+    """So a real ``RoomMoved`` cannot be seen here: the day on which this fails, it can."""
+    from livekit.protocol import room as room_pb
+
+    async with native.open():
+        async with await native.join("a"):
+            request = room_pb.MoveParticipantRequest(room=native.room, identity="a", destination_room="elsewhere")
+            grant = {"roomAdmin": True, "room": native.room, "destinationRoom": "elsewhere"}
+            with pytest.raises(ApiError) as caught:
+                await native.api.call("RoomService", "MoveParticipant", request, room_pb.MoveParticipantResponse, grant)
+            assert (caught.value.status, caught.value.twirp_code) == (500, "unknown")
+            assert "not implemented" in caught.value.message
+            assert await native.present() == ["a"]
 
 
 # ------------------------------------------------------------------------------------------------ what it costs
@@ -190,6 +210,46 @@ async def test_the_connection_counts_what_went_over_it(venue: Venue) -> None:
             group.cancel_scope.cancel()
         with pytest.raises(RoomClosedError):
             await a.rtc_statistics()
+
+
+async def test_a_track_counts_what_is_its_own(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            pictures = VideoSource(320, 240)
+            voice = await a.local_participant.publish_audio()
+            film = await a.local_participant.publish_video(pictures, options=VideoOptions(simulcast=False))
+            group.start_soon(hum, voice.track.source)  # silence is not sent for long
+            group.start_soon(show, pictures)
+            for publication, kind in ((voice, "audio"), (film, "video")):
+                track = await b.wait_for_track("a", name=publication.name, timeout=PATIENCE)
+                with anyio.fail_after(PATIENCE):
+                    # Before its first packet a track that comes has no entry.
+                    while not (entries := (await track.rtc_statistics()).inbound) or not entries[0].packets_received:  # noqa: ASYNC110
+                        await anyio.sleep(0.05)
+                [sent], [came] = (await publication.rtc_statistics()).outbound, entries
+                assert (sent.kind, came.kind) == (kind, kind)
+                assert (sent.bytes_sent > 0, came.bytes_received > 0, came.packets_lost) == (True, True, 0)
+                # A track is counted at either end in one direction.
+                assert (await publication.rtc_statistics()).inbound == ()
+                assert (await track.rtc_statistics()).outbound == ()
+                await anyio.sleep(0.3)
+                [later] = (await publication.rtc_statistics()).outbound
+                assert later.packets_sent > sent.packets_sent
+                assert later.ssrc == sent.ssrc
+            whole = await a.rtc_statistics()
+            assert sorted(entry.kind for entry in whole.outbound) == ["audio", "video"]
+            group.cancel_scope.cancel()
+        with pytest.raises(RoomClosedError):
+            await voice.rtc_statistics()
+        with pytest.raises(RoomClosedError):
+            await track.rtc_statistics()
+
+
+async def show(source: VideoSource) -> None:
+    frame = VideoFrame(data=bytes(320 * 240 * 4), width=320, height=240)
+    while True:
+        source.capture_frame(frame)
+        await anyio.sleep(0.03)
 
 
 # ------------------------------------------------------------------------------------------------ breaking

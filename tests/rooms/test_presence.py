@@ -18,6 +18,7 @@ from livekit_agent.rooms import (
     ParticipantKindDetail,
     ParticipantState,
     RemoteParticipant,
+    Scenario,
     SipCallStatus,
     SipInfo,
     SourceStream,
@@ -454,23 +455,25 @@ async def test_what_kind_of_its_kind_somebody_is_is_told() -> None:
         assert person.kind_details == (ParticipantKindDetail.CLOUD_AGENT, ParticipantKindDetail.CONNECTOR_WHATSAPP)
 
 
-@pytest.mark.virtual
-async def test_a_source_is_heard_on_when_our_own_connection_was_made_anew() -> None:
-    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
-        source = AudioSource()
-        await a.local_participant.publish_audio(source)
-        person = await b.wait_for_participant("a")
-        async with anyio.create_task_group() as group:
+async def test_a_source_is_heard_on_when_our_own_connection_was_made_anew(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            source = AudioSource()
+            publication = await a.local_participant.publish_audio(source)
             group.start_soon(hum, source)
+            person = await b.wait_for_participant("a", timeout=PATIENCE)
             with person.audio() as heard:
                 await sound(heard, 0.1)
-                rooms.interrupt("r", "b")
-                rooms.restore("r", "b", resume=False)
-                await b.wait_for(events.Reconnected)
+                told = b.subscribe(events.Reconnected)
+                await b.simulate(Scenario.FULL_RECONNECT)
+                with anyio.fail_after(2 * PATIENCE):
+                    await anext(told)
                 # Everybody is somebody new; who listens to a source does not notice.
-                assert not person.is_present
-                assert b.remote_participants["a"] is not person
                 await sound(heard, 0.1)
+                again = await b.wait_for_participant("a", timeout=PATIENCE)
+                assert again is not person
+                assert not person.is_present
+                assert heard.publication is again.track_publications[publication.sid]
                 group.cancel_scope.cancel()
                 with anyio.fail_after(PATIENCE, shield=True):
                     await a.disconnect()
