@@ -71,10 +71,8 @@ def rooms_elsewhere(file: str) -> str:
         parts.append(f"### {_TITLES.get(name, name.rpartition('.')[2])}\n\n| there | here | |\n|---|---|---|")
         for row in rows.values():
             key = "everything" if row.key == "*" else f"`{row.key}`"
-            here = ", ".join(f"`{name}`" for name in row.names) or (
-                "not here yet" if row.out == "planned" else "not here"
-            )
-            parts.append(f"| {key} | {here} | {row.note or row.out.replace('planned', '')} |")
+            here = ", ".join(f"`{name}`" for name in row.names) or "not here"
+            parts.append(f"| {key} | {here} | {row.note or row.out} |")
         parts.append("")
     return "\n".join(parts).rstrip()
 

@@ -1,8 +1,8 @@
 """The tables of what there is and where it went: ``coverage/*.toml``, and how to look a name of ours up.
 
-A row is a public name of ours (several, with commas), or ``{ as = name, note = … }``, or ``{ out = reason }``; the
-reason ``planned`` says that it will come.  A name is looked for in ``livekit_agent.rooms``, then in ``livekit_agent``;
-``Class.method(argument)`` means that argument.  A row ``"*"`` stands for the whole section.
+A row is a public name of ours (several, with commas), or ``{ as = name, note = … }``, or ``{ out = reason }``.
+A name is looked for in ``livekit_agent.rooms``, then in ``livekit_agent``; ``Class.method(argument)`` means that
+argument.  A row ``"*"`` stands for the whole section.
 """
 
 from __future__ import annotations

@@ -105,7 +105,10 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "capture_video_frame": ("source_handle buffer timestamp_us rotation metadata", "", None),
     "new_video_stream": ("track_handle type format normalize_stride", "stream", None),
     "perform_rpc": (
-        "local_participant_handle destination_identity method payload response_timeout_ms request_async_id",
+        (
+            "local_participant_handle destination_identity method payload response_timeout_ms "
+            "max_round_trip_latency_ms request_async_id"
+        ),
         "async_id",
         "async_id payload error",
     ),

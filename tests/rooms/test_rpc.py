@@ -50,6 +50,25 @@ async def test_a_call_is_answered_with_who_called_what(venue: Venue) -> None:
             assert call.timeout == 3
 
 
+async def test_the_time_for_the_way_there_and_back_may_be_chosen(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
+            async with b.serve_rpc({"time": lambda call: str(call.timeout)}):
+                ask = a.local_participant.perform_rpc
+                assert float(await ask("b", "time", timeout=10, max_round_trip_latency=2.5)) == 7.5
+                assert float(await ask("b", "time", timeout=10, max_round_trip_latency=9.5)) == 1
+                assert float(await ask("b", "time", timeout=10, max_round_trip_latency=20)) == 1
+            # Who is not there is noticed after it.
+            began = anyio.current_time()
+            with pytest.raises(RpcError, match="Connection timeout") as caught:
+                await ask("nobody", "time", timeout=10, max_round_trip_latency=0.5)
+            assert caught.value.rpc_code == RpcCode.CONNECTION_TIMEOUT
+            assert 0.5 <= anyio.current_time() - began < 5
+            with pytest.raises(ValueError, match="latency"):
+                await ask("b", "time", max_round_trip_latency=0)
+
+
 async def test_a_thousand_calls_each_way_fifty_at_once_and_each_gets_its_own_answer(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:

@@ -1,8 +1,9 @@
 """Rooms in memory: remote calls, chat, transcriptions and telephone tones.
 
-As observed on a real server: an unknown method is refused at once (1400), an unknown identity after 7 s (1501), the
-called side is given 7 s less than the caller waits but at least 1 s, a second answer finds no caller.  Who leaves fails
-its callers (1503): at once, or, as the real library notices it, after the ``departure`` of the rooms' delays.
+As observed on a real server: an unknown method is refused at once (1400), an unknown identity after 7 s or whatever the
+caller says (1501), the called side is given that much less than the caller waits but at least 1 s, a second answer
+finds no caller.  Who leaves fails its callers (1503): at once, or, as the real library notices it, after the
+``departure`` of the rooms' delays.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ class MemoryRpc(MemoryPeer):
         # Who cannot decrypt the answer is not answered.
         if not found or not this.can_read(found[0]):
             self._rooms.clock.later(
-                _ROUND_TRIP_MS / 1000,
+                _round_trip_ms(request) / 1000,
                 lambda: self._answer(_failed(async_id, RpcCode.CONNECTION_TIMEOUT, "Connection timeout")),
             )
         else:
@@ -145,7 +146,7 @@ class MemoryRpc(MemoryPeer):
                     request_id=f"call-{caller.sid}-{async_id}",
                     caller_identity=caller._identity,
                     payload=request.payload,
-                    response_timeout_ms=max(_HANDLER_MS_MIN, request.response_timeout_ms - _ROUND_TRIP_MS),
+                    response_timeout_ms=max(_HANDLER_MS_MIN, request.response_timeout_ms - _round_trip_ms(request)),
                 )
             )
         )
@@ -235,6 +236,10 @@ class MemoryRpc(MemoryPeer):
                 hearer._tell(data_packet_received=packet)  # pyright: ignore[reportPrivateUsage] - like this one
             self._answer(callback("publish_sip_dtmf", async_id))
         return ffi.FfiResponse(publish_sip_dtmf=room_pb.PublishSipDtmfResponse(async_id=async_id))
+
+
+def _round_trip_ms(request: rpc_pb.PerformRpcRequest) -> int:
+    return request.max_round_trip_latency_ms if request.HasField("max_round_trip_latency_ms") else _ROUND_TRIP_MS
 
 
 def _failed(async_id: int, code: int, message: str) -> ffi.FfiEvent:

@@ -26,6 +26,8 @@ class OutgoingCall:
     payload: str = field(repr=False)
     timeout: float
     """Seconds, for the call and everything inside this interceptor."""
+    max_round_trip_latency: float | None = None
+    """See :meth:`LocalParticipant.perform_rpc`."""
 
 
 class RpcInterceptor:
