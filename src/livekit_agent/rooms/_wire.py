@@ -7,13 +7,21 @@ from typing import Any
 from .._bounds import DATA_BUFFER_BYTES
 from .._types import ParticipantPermissions
 from ._enums import ParticipantKind, TrackKind
-from ._ledger_events import ParticipantRecord, RoomRecord, TrackRecord
+from ._ledger_events import ParticipantChanged, ParticipantRecord, RoomRecord, TrackRecord
 from ._proto import ffi
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
 
-__all__ = ["callback", "describe_new_track", "participant_info", "permission", "publication_info", "room_info"]
+__all__ = [
+    "callback",
+    "changes_of",
+    "describe_new_track",
+    "participant_info",
+    "permission",
+    "publication_info",
+    "room_info",
+]
 
 # The library numbers these two kinds differently from the server's protocol.
 _KINDS: dict[int, int] = {ParticipantKind.CONNECTOR: 5, ParticipantKind.BRIDGE: 6}
@@ -106,3 +114,33 @@ def room_info(record: RoomRecord, people: list[ParticipantRecord]) -> room_pb.Ro
         num_publishers=sum(bool(person.tracks) for person in shown),
         active_recording=any(person.permissions.recorder for person in people),
     )
+
+
+def changes_of(event: ParticipantChanged) -> list[dict[str, Any]]:
+    """The room events, by name, that tell a change of a participant: one for each changed field."""
+    person, previous = event.participant, event.previous
+    identity = person.identity
+    changes: list[dict[str, Any]] = []
+    if person.metadata != previous.metadata:
+        metadata = room_pb.ParticipantMetadataChanged(participant_identity=identity, metadata=person.metadata)
+        changes.append({"participant_metadata_changed": metadata})
+    if person.name != previous.name:
+        name = room_pb.ParticipantNameChanged(participant_identity=identity, name=person.name)
+        changes.append({"participant_name_changed": name})
+    if event.changed_attributes:
+        attributes = room_pb.ParticipantAttributesChanged(
+            participant_identity=identity,
+            attributes=_entries(person.attributes),
+            changed_attributes=_entries(event.changed_attributes),
+        )
+        changes.append({"participant_attributes_changed": attributes})
+    if person.permissions != previous.permissions:
+        allowed = room_pb.ParticipantPermissionChanged(
+            participant_identity=identity, permission=permission(person.permissions)
+        )
+        changes.append({"participant_permission_changed": allowed})
+    return changes
+
+
+def _entries(values: Any) -> list[room_pb.AttributesEntry]:
+    return [room_pb.AttributesEntry(key=key, value=value) for key, value in values.items()]
