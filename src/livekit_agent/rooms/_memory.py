@@ -33,8 +33,8 @@ from ._ledger_events import (
     RoomRecord,
 )
 from ._memory_clock import MemoryClock
+from ._memory_hub import MediaHub
 from ._memory_joining import Joining, Pass, Refused, read_token
-from ._memory_media import MediaHub
 from ._memory_network import INSTANT, Delays, Network, Wiring, delays_named
 from ._memory_transport import MemoryTransport
 from ._room import Room, join

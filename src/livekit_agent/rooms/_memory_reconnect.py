@@ -11,7 +11,7 @@ from typing import Any
 from ._connect_options import Scenario
 from ._enums import DisconnectReason
 from ._memory_data_tracks import MemoryDataTracks
-from ._memory_media import AudioSourceState, LocalMedia
+from ._memory_hub import AudioSourceState, LocalMedia
 from ._proto import ffi, stats
 from ._proto import room as room_pb
 from ._proto import track as track_pb

@@ -6,7 +6,7 @@ subscriber's own, and the publisher's for this subscriber.  What the real server
 * Our own permission goes: the subscriptions end, with an event; it comes back: they come back.
 * The publisher forbids it: no more frames, and no event.  It allows it again: the subscription ends and begins anew.
 * We pause a publication: an audio stream goes on with silence, a video stream has nothing.
-* A size is asked for: the smallest of the sizes sent that is large enough (``_memory_media``).
+* A size is asked for: the smallest of the sizes sent that is large enough (``_memory_pictures``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._enums import VideoQuality
 from ._ledger_events import ParticipantRecord, TrackRecord
-from ._memory_media import LocalMedia
+from ._memory_hub import LocalMedia
 from ._proto import ffi, handle, track_publication
 from ._proto import room as room_pb
 from ._proto import track as track_pb

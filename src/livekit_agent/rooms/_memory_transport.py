@@ -6,7 +6,7 @@ what one connection hears keeps its order.
 
 How long each of them takes is the rooms' :class:`~livekit_agent.rooms.Delays`; they never change the order of what one
 connection hears.  What a real server does and this does not: its media is compressed (here exact, see
-``_memory_media``), and a connection that is interrupted gets its data later (here at once).
+``_memory_hub``), and a connection that is interrupted gets its data later (here at once).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from ._ledger_events import (
 )
 from ._mailbox import Mailbox, current_loop
 from ._memory_hearing import MemoryHearing
-from ._memory_media import LocalMedia, MemoryMedia, published_media
+from ._memory_hub import LocalMedia
+from ._memory_media import MemoryMedia, published_media
 from ._memory_network import Line
 from ._memory_subscriptions import MemoryPublication
 from ._proto import ffi, handle
