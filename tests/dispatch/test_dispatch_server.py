@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import anyio
 import pytest
+from anyio._backends import _asyncio as asyncio_backend
 from anyio.abc import ByteStream
 from dispatch_world import StreamWorker
 
@@ -410,6 +414,35 @@ async def test_an_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             server.create_dispatch("room", "deaf", metadata="x" * 60_000)
         await server.wait_for(lambda: not server.workers, timeout=5)
         del deaf
+
+
+@pytest.mark.filterwarnings("ignore:coroutine '_serve_one.<locals>.begin' was never awaited:RuntimeWarning")
+def test_a_connection_whose_task_never_began_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program on asyncio is torn down between accepting it and its task's first step."""
+    client, accepted = socket.socket(), []
+
+    async def torn_down() -> None:
+        loop, kind = asyncio.get_running_loop(), asyncio_backend.TCPSocketListener
+        accept = kind.accept
+
+        async def note(listener: Any) -> Any:
+            accepted.append(await accept(listener))
+            # As asyncio.run does with every task that is left.
+            loop.call_soon(lambda: [task.cancel() for task in asyncio.all_tasks()])
+            return accepted[-1]
+
+        monkeypatch.setattr(kind, "accept", note)
+        async with DispatchServer() as server:
+            client.connect(("127.0.0.1", server.port))
+            await anyio.sleep(5)
+
+    with client:
+        with suppress(asyncio.CancelledError):
+            anyio.run(torn_down, backend="asyncio")
+        assert len(accepted) == 1
+        client.settimeout(5)
+        assert client.recv(1) == b"", "closed, though it is still referred to"
+    gc.collect()  # what was never awaited says so here, and not in the next test
 
 
 async def test_beyond_its_bound_connections_are_closed_at_once() -> None:

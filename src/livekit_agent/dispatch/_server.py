@@ -44,6 +44,7 @@ from .._errors import ConfigError
 from ..rooms import MemoryRooms
 from ..rooms._remote_carrier import send
 from ..rooms._remote_wire import URL
+from ._accept import serve_each
 from ._access import Refusal, authenticate, judge_upgrade, token_of
 from ._core import DispatchCore, Link, Order
 from ._events import (
@@ -156,7 +157,7 @@ class DispatchServer:
             stack.callback(self._end_feeds)
             self._tasks.start_soon(self._run_timer)
             if listener is not None:
-                self._tasks.start_soon(listener.serve, self.serve_stream)
+                self._tasks.start_soon(serve_each, listener, self.serve_stream)
                 self._log.info("dispatch server listens on %s", self.url)
             self._exits = stack.pop_all()
         return self

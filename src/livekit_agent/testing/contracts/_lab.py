@@ -17,10 +17,11 @@ from itertools import count
 from subprocess import PIPE, STDOUT
 
 import anyio
-from anyio.abc import Process, SocketAttribute, SocketListener, SocketStream, TaskGroup
+from anyio.abc import Process, SocketAttribute, SocketStream, TaskGroup
 from anyio.streams.stapled import MultiListener
 from anyio.streams.tls import TLSStream
 
+from ...dispatch._accept import serve_each
 from ._link import Link
 from ._verdicts import Broken
 
@@ -247,28 +248,12 @@ class Lab:
         await self._listen(worker, await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=worker.port))
 
     async def _listen(self, worker: Worker, listener: MultiListener[SocketStream]) -> None:
-        fresh: dict[SocketStream, None] = {}
-
         async def converse(stream: SocketStream) -> None:
-            if stream not in fresh:
-                return
-            del fresh[stream]
             worker.raw += 1
             await self._converse(worker, stream)
 
-        [only] = listener.listeners  # one address
-        assert isinstance(only, SocketListener)
-        async with listener, anyio.create_task_group() as tasks:
-            try:
-                while True:
-                    stream = await only.accept()
-                    fresh[stream] = None
-                    tasks.start_soon(converse, stream)
-            finally:
-                # Accepted, and cancelled before the first step: on asyncio such a task never runs, so nobody closes it.
-                for stream in list(fresh):
-                    del fresh[stream]
-                    await anyio.aclose_forcefully(stream)
+        async with listener:
+            await serve_each(listener, converse)
 
     async def _converse(self, worker: Worker, stream: SocketStream) -> None:
         sni: list[str] = []
