@@ -225,6 +225,7 @@ async def test_a_machine_without_sound_lists_nothing_and_opens_nothing(sound: Pr
             async with block():
                 pass
         assert caught.value.code == "DEVICE_UNAVAILABLE"
+        assert "plugged in" in caught.value.hint
 
 
 async def test_a_device_is_chosen_by_itself_by_name_or_by_a_part_of_it(sound: PretendedSound) -> None:
@@ -450,6 +451,25 @@ async def test_a_longer_piece_than_the_queue_goes_through_it_whole(sound: Preten
                 assert speaker.queued_duration <= 0.02
                 assert await stream.play() == tick(value)
         assert await stream.play() == bytes(TICK)
+
+
+async def test_a_sample_is_never_torn_apart(sound: PretendedSound) -> None:
+    async with open_speaker(sample_rate=44_100, num_channels=2, queue_size_ms=11) as speaker:
+        (stream,) = sound.streams
+        for take in (speaker.write, speaker.play):
+            with pytest.raises(ValueError, match="6 bytes are not whole samples of 2 channels"):
+                await take(b"123456")
+        samples = np.arange(2 * 1_000, dtype=np.int16).tobytes()
+        heard = b""
+        async with anyio.create_task_group() as group:
+            group.start_soon(speaker.write, samples)
+            while len(heard) < len(samples):
+                await anyio.wait_all_tasks_blocked()
+                waiting = round(4 * 44_100 * speaker.queued_duration)
+                # All that waits is played, so silence is put behind whatever the queue's end is.
+                heard += (await stream.play(waiting + 40))[:waiting]
+                assert waiting % 4 == 0
+        assert heard == samples
 
 
 async def test_frames_of_another_rate_are_converted_and_arrays_are_taken_as_they_are(sound: PretendedSound) -> None:

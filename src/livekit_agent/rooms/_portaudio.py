@@ -20,6 +20,9 @@ from ._devices import device_library
 __all__ = ["AudioDevice", "SoundStream", "audio_devices", "close_sound", "open_input", "open_output"]
 
 _HINT = "Debian, Ubuntu: apt install libportaudio2"
+_UNSEEN = (
+    "nothing is plugged in, or on Linux ALSA has no plugin for the sound server (libasound2-plugins, pipewire-alsa)"
+)
 _TICKS_A_SECOND = 100
 _SAMPLE_TYPE = "int16"
 
@@ -144,7 +147,7 @@ def _chosen(kind: str, device: AudioDevice | str | None) -> AudioDevice:
     devices = audio_devices(kind)
     what = "microphone" if kind == "input" else "speaker"
     if not devices:
-        raise DeviceError(f"this machine has no {what}", code="DEVICE_UNAVAILABLE")
+        raise DeviceError(f"this machine has no {what}", code="DEVICE_UNAVAILABLE", hint=_UNSEEN)
     if device is None:
         return next((found for found in devices if found.is_default), devices[0])
     if isinstance(device, AudioDevice):

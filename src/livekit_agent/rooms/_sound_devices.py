@@ -139,8 +139,10 @@ class Speaker:
         self.num_channels = num_channels
         self.latency = 0.0
         """Seconds between the queue and the air, as the sound system tells."""
-        self._second = SAMPLE_BYTES * num_channels * sample_rate
-        self._limit = max(1, self._second * queue_size_ms // 1000)
+        self._sample = SAMPLE_BYTES * num_channels
+        self._second = self._sample * sample_rate
+        # Whole samples: silence may be put behind them.
+        self._limit = self._sample * (sample_rate * queue_size_ms // 1000)
         self._loop = current_loop()
         self._lock = threading.Lock()
         self._waiting = bytearray()
@@ -181,13 +183,16 @@ class Speaker:
         """Queue sound: a frame of any rate, or samples of this speaker's, as an array or as bytes.
 
         Returns when the queue has taken it all, which is the pacing.  Several writers take turns.  Raises
-        :class:`DeviceError` when the device has stopped.  Cancelled: what the queue has taken is still heard.
+        :class:`ValueError` for half a sample and :class:`DeviceError` when the device has stopped.  Cancelled: what the
+        queue has taken is still heard.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         async with self._writing:
             await self._write(self._converted(sound))
 
     async def _write(self, data: bytes) -> None:
+        if len(data) % self._sample:
+            raise ValueError(f"{len(data)} bytes are not whole samples of {self.num_channels} channels of 16 bit")
         while True:
             with self._lock:
                 taken = self._limit - len(self._waiting)
