@@ -22,7 +22,8 @@ from ..rooms import AudioSource, RemoteParticipant, RemoteTrack, RemoteTrackPubl
 from ._media import SPEAKER
 
 if TYPE_CHECKING:
-    from ._world import Seat, World
+    from ._seat import Seat
+    from ._world import World
 
 __all__ = ["ScriptedError", "ScriptedHandler", "leaves_of"]
 

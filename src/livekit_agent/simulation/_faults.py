@@ -24,7 +24,8 @@ from ._trace import Note
 
 if TYPE_CHECKING:
     from ._network import SimConnection
-    from ._world import Seat, World
+    from ._seat import Seat
+    from ._world import World
 
 __all__ = ["FaultDriver"]
 

@@ -19,7 +19,7 @@ from ._history import History
 from ._scenario import Scenario
 from ._trace import Note
 
-__all__ = ["Checker", "Jury", "Violation"]
+__all__ = ["Checker", "Jury", "Violation", "by_worker"]
 
 _TAIL = 25
 """Notes that a violation shows."""
@@ -114,3 +114,8 @@ class Jury:
     def violations(self) -> Sequence[Violation]:
         """Everything broken, invariant by invariant."""
         return [violation for checker in self.checkers for violation in checker.violations]
+
+
+def by_worker(note: Note) -> bool:
+    """Whether it is of the worker's end of a connection, not of the server's."""
+    return not note.who.startswith("s:")

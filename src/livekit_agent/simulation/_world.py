@@ -22,34 +22,34 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.lowlevel
-from anyio.abc import ByteStream, TaskGroup
+from anyio.abc import TaskGroup
 
 from .. import events
 from .._errors import AgentError, AuthenticationError, HandshakeError, RoomError
 from .._options import WorkerOptions
-from .._types import JobType, WorkerStatus
+from .._types import JobType
 from ..dispatch import DispatchServer
 from ..monitoring._probe import Sample
-from ..protocol import Input, JobRecord, JobStage, SignalConnection, Stage, decode_token
+from ..protocol import Input, JobRecord, SignalConnection
 from ..rooms import AudioSource, MemoryRooms, Room
 from ..rooms._enums import ParticipantKind
 from ..rooms._ledger_events import LedgerEvent, ParticipantEntered, ParticipantGone
-from ..runtime._jobs import Phase
 from ..runtime._worker import UniversalWorker
 from ._actor import ScriptedHandler, leaves_of
+from ._exchange import Exchange
 from ._media import MediaStage
-from ._network import Conditions, SimConnection
+from ._network import Conditions
 from ._recorder import recorded
 from ._runtime import virtual_clock
-from ._scenario import TYPES, JobPlan, Scenario, WorkerPlan, draw_fault, draw_job
+from ._scenario import TYPES, JobPlan, Scenario, draw_fault, draw_job
+from ._seat import Seat
 from ._tap import Tap, who_am_i
 from ._trace import Trace
 
 if TYPE_CHECKING:
     from ._faults import FaultDriver
 
-__all__ = ["CONVERGENCE", "Seat", "World"]
+__all__ = ["CONVERGENCE", "World"]
 
 CONVERGENCE = 120.0
 """Seconds after the heal within which every worker must be registered: 30 s of silence until a dead connection is
@@ -69,54 +69,6 @@ _ROUND, _ROUNDS = 2.5, 80
 
 _EPOCH = 1_800_000_000.0
 _KEY, _SECRET = "simkey", "simsecret-simsecret-simsecret-32"
-
-
-class Seat:
-    """A worker's place in the world: its plan, its present life, and the network between it and the server."""
-
-    def __init__(self, index: int, plan: WorkerPlan) -> None:
-        self.index = index
-        self.plan = plan
-        self.life = 0
-        self.dials = 0
-        self.worker: UniversalWorker | None = None
-        self.scope: anyio.CancelScope | None = None
-        self.pause = 1.0
-        """Seconds between two lives."""
-        self.barred = False
-        """Its tokens are refused for good: it ends with AuthenticationError and does not come back."""
-        self.gone = False
-        self.given = 0
-        """Jobs that it was assigned."""
-        self.connection: SimConnection | None = None
-        self.refuse_until = self.hang_until = self.status_until = -math.inf
-        self.status = 0
-        self.skew = 0.0
-        self.on_dial: list[Callable[[str], None]] = []
-        """Told how a dial met with a fault; how a connect fault learns that it took effect."""
-
-    @property
-    def label(self) -> str:
-        """``w0.2``: the second life of the first worker."""
-        return f"w{self.index}.{self.life}"
-
-    def states(self) -> tuple[str, ...]:
-        """What is going on here, in the words of the goals."""
-        worker = self.worker
-        if worker is None:
-            return ()
-        core = worker.connection_core
-        states: dict[str, bool] = {
-            "registering": core is not None and core.stage in (Stage.UPGRADING, Stage.OPEN, Stage.REGISTERING),
-            "backoff": core is None,
-            "offer in flight": bool(worker.book.offered()),
-            "accepted but not assigned": worker.book.reserved > 0,
-            "joining": any(job.phase is Phase.JOINING for job in worker.jobs),
-            "running": any(job.phase is Phase.HANDLING for job in worker.jobs),
-            "reporting": any(r.stage is JobStage.ENDED for r in worker.book.unproven()),
-            "draining": worker.status is WorkerStatus.DRAINING,
-        }
-        return tuple(name for name, true in states.items() if true)
 
 
 class World:
@@ -145,8 +97,7 @@ class World:
         """Job id → (worker's index, when it will end by itself)."""
         self.faults = 0
         """Those that took effect."""
-        self.streams = 0
-        """Connections of which an end is still open."""
+        self.exchange = Exchange(self)
         self._orphans: int | None = None
         self._kill = anyio.Event()
 
@@ -211,7 +162,7 @@ class World:
             tasks_left=len(anyio.get_running_tasks()) - tasks_before,
             people_left=people,
             agents_left=len(self.agents),
-            streams_left=self.streams,
+            streams_left=self.exchange.open,
             # New ones, not the difference in number: a thread that trio kept for somebody before may end meanwhile.
             threads_left=len(set(threading.enumerate()) - threads),
         )
@@ -348,70 +299,6 @@ class World:
         self._kill.set()
         return True
 
-    async def dial(self, seat: Seat, endpoint: object) -> ByteStream:
-        """A worker's connector: what the network makes of an attempt to connect."""
-        seat.dials += 1
-        label = f"{seat.label}#{seat.dials}"
-        who_am_i.set(label)
-        self.note(label, "dial")
-        await anyio.lowlevel.checkpoint()
-        if self.now() < seat.hang_until:
-            self._tell_dial(seat, "hang_connect")
-            await anyio.sleep_until(seat.hang_until)
-        if self.now() < seat.refuse_until or self.server is None:
-            if self.now() < seat.refuse_until:
-                self._tell_dial(seat, "refuse_connect")
-            raise ConnectionRefusedError("simulated")
-        connection = SimConnection(
-            label,
-            self.conditions,
-            on_delivery=self._on_delivery,
-            on_frame=self._on_frame,
-            on_fault=self._on_fault,
-            on_leave=self._on_leave,
-            on_close=self._on_close,
-        )
-        self.streams += 1
-        if self.now() < seat.status_until:
-            self._tell_dial(seat, "http")
-            self.tasks.start_soon(_answer_http, connection.server, seat.status)
-        else:
-            self.server_tasks.start_soon(self.server.serve_stream, connection.server)
-        seat.connection = connection
-        return connection.client
-
-    def _tell_dial(self, seat: Seat, how: str) -> None:
-        for listener in list(seat.on_dial):
-            listener(how)
-
-    def _on_delivery(self, connection: SimConnection, direction: str, size: int, kinds: tuple[str, ...]) -> None:
-        self.note("net", "deliver", direction, "", connection=connection.label, bytes=size, kinds=kinds)
-
-    def _on_frame(self, connection: SimConnection, end: str, kind: str) -> None:
-        if kind == "open":
-            if not end.startswith("s:"):
-                self._note_token(end, connection.request_head)
-        else:
-            self.note(end, "frame", kind)
-
-    def _on_fault(self, connection: SimConnection, how: str, seconds: float) -> None:
-        self.note("net", "broken", how, "", connection=connection.label, seconds=seconds)
-
-    def _on_leave(self, connection: SimConnection, end: str) -> None:
-        self.note("net", "broken", "left", "", connection=connection.label, end=end)
-
-    def _on_close(self, connection: SimConnection) -> None:
-        self.streams -= 1
-        peak = max(connection.up.peak, connection.down.peak)
-        self.note("net", "buffers", "", "", connection=connection.label, line=peak)
-
-    def _note_token(self, end: str, head: bytes) -> None:
-        token = head.partition(b"Bearer ")[2].partition(b"\r\n")[0].decode()
-        expires_at = decode_token(token).expires_at
-        seat = self.seats[int(end[1:].partition(".")[0])]
-        left = 0.0 if expires_at is None else expires_at - self.wall() - seat.skew
-        self.note(end, "token", "", "", seconds_left=round(left, 3))
-
     def _on_ledger(self, event: LedgerEvent) -> None:
         if isinstance(event, ParticipantEntered | ParticipantGone):
             person = event.participant
@@ -512,7 +399,7 @@ class World:
                 job_timeout=math.inf if plan.job_timeout is None else plan.job_timeout,
             ),
             rooms=self.rooms,
-            connector=lambda endpoint: self.dial(seat, endpoint),
+            connector=lambda endpoint: self.exchange.dial(seat),
             rng=self.rng(label),
             wall_clock=lambda: self.wall() + seat.skew,
             probe=Sample,
@@ -570,19 +457,3 @@ class World:
         await anyio.sleep(job.delete_after)
         if self.server is not None:
             self.server.delete_dispatch(job.room, dispatch_id)
-
-
-async def _answer_http(stream: ByteStream, status: int) -> None:
-    """A proxy's answer in place of the server's."""
-    try:
-        await stream.receive()
-        extra = "Retry-After: 1\r\n" if status in (429, 503) else ""
-        head = f"HTTP/1.1 {status} Simulated\r\nContent-Length: 9\r\n{extra}Connection: close\r\n\r\nsimulated"
-        await stream.send(head.encode())
-        await stream.send_eof()
-        while True:
-            await stream.receive()
-    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        pass  # whatever became of the worker, the answer is given
-    finally:
-        await anyio.aclose_forcefully(stream)

@@ -1,0 +1,65 @@
+"""A worker's place in a simulated world, which outlives its lives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import anyio
+
+from .._types import WorkerStatus
+from ..protocol import JobStage, Stage
+from ..runtime._jobs import Phase
+from ..runtime._worker import UniversalWorker
+from ._network import SimConnection
+from ._scenario import WorkerPlan
+
+__all__ = ["Seat"]
+
+
+class Seat:
+    """A worker's place in the world: its plan, its present life, and the network between it and the server."""
+
+    def __init__(self, index: int, plan: WorkerPlan) -> None:
+        self.index = index
+        self.plan = plan
+        self.life = 0
+        self.dials = 0
+        self.worker: UniversalWorker | None = None
+        self.scope: anyio.CancelScope | None = None
+        self.pause = 1.0
+        """Seconds between two lives."""
+        self.barred = False
+        """Its tokens are refused for good: it ends with AuthenticationError and does not come back."""
+        self.gone = False
+        self.given = 0
+        """Jobs that it was assigned."""
+        self.connection: SimConnection | None = None
+        self.refuse_until = self.hang_until = self.status_until = -math.inf
+        self.status = 0
+        self.skew = 0.0
+        self.on_dial: list[Callable[[str], None]] = []
+        """Told how a dial met with a fault; how a connect fault learns that it took effect."""
+
+    @property
+    def label(self) -> str:
+        """``w0.2``: the second life of the first worker."""
+        return f"w{self.index}.{self.life}"
+
+    def states(self) -> tuple[str, ...]:
+        """What is going on here, in the words of the goals."""
+        worker = self.worker
+        if worker is None:
+            return ()
+        core = worker.connection_core
+        states: dict[str, bool] = {
+            "registering": core is not None and core.stage in (Stage.UPGRADING, Stage.OPEN, Stage.REGISTERING),
+            "backoff": core is None,
+            "offer in flight": bool(worker.book.offered()),
+            "accepted but not assigned": worker.book.reserved > 0,
+            "joining": any(job.phase is Phase.JOINING for job in worker.jobs),
+            "running": any(job.phase is Phase.HANDLING for job in worker.jobs),
+            "reporting": any(r.stage is JobStage.ENDED for r in worker.book.unproven()),
+            "draining": worker.status is WorkerStatus.DRAINING,
+        }
+        return tuple(name for name, true in states.items() if true)
