@@ -8,10 +8,15 @@ from typing import Any
 
 import anyio
 import pytest
+from realserver import KEY
+from realserver import SECRET as SECRET_OF_KEY
 from sounds import TONE, found_tone, hum, level
-from venues import PATIENCE, URL, RemoteVenue, Venue, next_of, token
+from venues import PATIENCE, RemoteVenue, Venue, next_of, token
 
+import livekit_agent.rooms._remote_wire as wire
 from livekit_agent import RoomClosedError, RoomConnectError, RoomError, RpcError, events
+from livekit_agent.dispatch import _room_line
+from livekit_agent.dispatch._room_line import RoomLine
 from livekit_agent.rooms import (
     AudioFrame,
     ConnectOptions,
@@ -25,17 +30,14 @@ from livekit_agent.rooms import (
     Room,
     RpcCall,
 )
+from livekit_agent.rooms._proto import e2ee, ffi
+from livekit_agent.rooms._proto import room as room_pb
 
 SECRET = Encryption(shared_key=b"secret")
 
 
 async def join(venue: Venue, identity: str, encryption: Encryption | None, **claims: Any) -> Room:
     options = ConnectOptions(encryption=encryption)
-    if isinstance(venue, RemoteVenue):
-        with pytest.raises(RoomConnectError) as caught:
-            await venue.rooms.connect(URL, token(venue.room, identity), options=ConnectOptions(encryption=SECRET))
-        assert caught.value.code == "ROOM_UNSUPPORTED"
-        pytest.skip("rooms in a server's memory do not encrypt, and say so")
     return await venue.rooms.connect(
         venue.url, token(venue.room, identity, **claims), timeout=PATIENCE, options=options
     )
@@ -199,6 +201,12 @@ async def test_a_key_is_ratcheted_by_all(venue: Venue) -> None:
 async def test_within_the_window_a_ratcheted_key_is_found(venue: Venue) -> None:
     keys = Encryption(shared_key=b"secret", ratchet_window=4)
     async with venue.open():
+        if isinstance(venue, RemoteVenue):
+            # Keys do not leave their process, so nobody there can try which one follows from which.
+            with pytest.raises(RoomConnectError, match="ratcheted keys") as caught:
+                await join(venue, "a", keys)
+            assert caught.value.code == "ROOM_UNSUPPORTED"
+            return
         async with await join(venue, "a", keys) as a, await join(venue, "b", keys) as b:
             told = b.subscribe(events.EncryptionStateChanged)
             async with humming(a):
@@ -262,6 +270,72 @@ async def test_what_makes_no_sense_is_refused(venue: Venue) -> None:
             assert caught.value.code == "ROOM_NOT_ENCRYPTED"
         with pytest.raises(RoomClosedError):
             a.encryption.cryptors()
+
+
+@pytest.mark.virtual
+async def test_near_and_far_share_keys_of_which_the_server_has_digests() -> None:
+    far = RemoteVenue("both")
+    with pytest.MonkeyPatch.context() as patch:
+        received: list[bytes] = []
+        receive = RoomLine.receive
+        patch.setattr(RoomLine, "receive", lambda line, data: (received.append(data), receive(line, data))[1])
+        async with far.open():
+            options = ConnectOptions(encryption=SECRET)
+            a = await join(far, "a", SECRET)
+            b = await far.memory.connect("memory:", token("both", "b"), options=options)
+            async with a, b, humming(a):
+                with (await track_from(b)).audio_frames() as stream:
+                    await is_heard(stream, True)
+                    a.encryption.set_shared_key(b"secret two")
+                    await is_heard(stream, False)
+                    b.encryption.set_shared_key(b"secret two")
+                    await is_heard(stream, True)
+                    a.encryption.set_key("a", b"secret three")
+                    b.encryption.set_key("a", a.encryption.ratchet_key("a"))
+                    await is_heard(stream, True)
+                    await a.wait_for_participant("b")
+                    assert a.encryption.key("b") == b"secret two"
+                    assert a.encryption.key("nobody") is None
+                heard = b.subscribe(events.DataReceived)
+                await a.local_participant.publish_data(b"readable")
+                assert (await next_of(heard, events.DataReceived)).data == b"readable"
+        assert received
+        assert not any(b"secret" in data for data in received)
+
+
+@pytest.mark.virtual
+async def test_a_server_takes_digests_only_and_not_any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_room_line, "REMOTE_HANDLES_MAX", 20)
+    digest = b"d" * 32
+    async with MemoryRooms({KEY: SECRET_OF_KEY}) as memory:
+        line = RoomLine(memory, token("r", "a"))
+
+        def ask(**message: Any) -> list[bytes]:
+            """Send it; what is refused."""
+            line.receive(wire.encode(wire.REQUEST, 0, ffi.FfiRequest(**message).SerializeToString()))
+            said = [wire.decode(data, wire.EVENT, wire.REFUSED) for data in iter(line.outbox.take, None)]
+            return [frame.body for frame in said if frame.kind == wire.REFUSED]
+
+        options = room_pb.RoomOptions(encryption=Encryption(shared_key=digest).message())
+        assert ask(connect=room_pb.ConnectRequest(url="", token="", options=options, request_async_id=1)) == []
+        await anyio.sleep(1)
+
+        def ask_of_keys(**message: Any) -> list[bytes]:
+            return ask(e2ee=e2ee.E2eeRequest(room_handle=1, **message))
+
+        assert ask_of_keys(set_key=e2ee.SetKeyRequest(participant_identity="b", key=digest, key_index=0)) == []
+        refused = [b"e2ee: keys are digests, and names short"]
+        assert ask_of_keys(set_key=e2ee.SetKeyRequest(participant_identity="b", key=b"raw", key_index=0)) == refused
+        long = "x" * 5_000
+        assert ask_of_keys(set_key=e2ee.SetKeyRequest(participant_identity=long, key=digest, key_index=0)) == refused
+        follows = ask_of_keys(ratchet_shared_key=e2ee.RatchetSharedKeyRequest(key_index=0))
+        assert follows == [b"e2ee: no digest of the key that follows"]
+        assert ask_of_keys() == [b"a request about encryption that asks for nothing"]
+        for index in range(30):
+            ask_of_keys(set_shared_key=e2ee.SetSharedKeyRequest(shared_key=digest, key_index=index))
+        assert line.outbox.fault == (4008, "remote_handles: too many are held")
+        line.close()
+        await anyio.sleep(1)
 
 
 @pytest.mark.parametrize("wrong", [{"shared_key": b""}, {"key_ring_size": 0}, {"key_ring_size": 1000}])

@@ -42,6 +42,8 @@ __all__ = ["RoomLine"]
 _RATES = range(8_000, 192_001)
 _CHANNELS = range(1, 3)
 _QUEUE_MS_MAX = 60_000
+_DIGEST_BYTES = 32
+_NAMES_CHARS_MAX = 4_096
 
 
 class RoomLine:
@@ -109,6 +111,8 @@ class RoomLine:
                     index, offset = placed(pointed.data_ptr, buffers)
                     pointed.data_ptr = addresses[index] + offset
                 _check(kind, asked, buffers)
+                if kind == "e2ee":
+                    self._transport.follows = _check_keys(asked, buffers)
                 self._transport.request(request)
         except RoomError as exc:
             self._refuse(async_id or number, exc.message)
@@ -123,7 +127,7 @@ class RoomLine:
             self._unanswered_bytes += size
         if len(self._unanswered) > REMOTE_CALLS_MAX or self._unanswered_bytes > REMOTE_OUTBOX_BYTES_MAX:
             self.outbox.fail(4008, "remote_calls: too much is unanswered")
-        elif self._transport.live_handles > REMOTE_HANDLES_MAX:
+        elif self._transport.live_handles + self._transport.key_count > REMOTE_HANDLES_MAX:
             self.outbox.fail(4008, "remote_handles: too many are held")
         return self.outbox.fault is None
 
@@ -185,3 +189,17 @@ def _check(kind: str, asked: Any, buffers: tuple[bytes, ...]) -> None:
         fits = True
     if not fits:
         raise RoomError(f"{kind}: numbers out of range")
+
+
+def _check_keys(asked: Any, buffers: tuple[bytes, ...]) -> bytes:
+    """The same of what is about keys, which come as digests; the one that follows from another, if one does."""
+    kind = asked.WhichOneof("message") or ""
+    inner = getattr(asked, kind, None)
+    digests = [getattr(inner, name) for name in ("shared_key", "key") if hasattr(inner, name)]
+    digests += buffers if kind.startswith("ratchet") else ()
+    names = len(getattr(inner, "participant_identity", "")) + len(getattr(inner, "track_sid", ""))
+    if any(len(digest) != _DIGEST_BYTES for digest in digests) or names > _NAMES_CHARS_MAX:
+        raise RoomError("e2ee: keys are digests, and names short")
+    if kind.startswith("ratchet") and len(buffers) != 1:
+        raise RoomError("e2ee: no digest of the key that follows")
+    return buffers[0] if kind.startswith("ratchet") else b""

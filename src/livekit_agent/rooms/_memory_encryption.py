@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from .._errors import RoomError
 from ._encryption import EncryptionState
 from ._memory_rpc import MemoryPeer
 from ._proto import e2ee, ffi
 from ._proto import room as room_pb
 
-__all__ = ["MemoryEncryption", "Verdict"]
+__all__ = ["Keys", "MemoryEncryption", "Verdict", "digest_of"]
 
 _ITERATIONS = 100_000
 _KEY_BYTES = 32
@@ -34,7 +35,7 @@ class Verdict(Enum):
 
 
 @dataclass(slots=True)
-class _Keys:
+class Keys:
     """One participant's keys and settings."""
 
     options: e2ee.KeyProviderOptions
@@ -64,14 +65,91 @@ class _Keys:
             return hashlib.sha256(pseudorandom + b"\x01").digest()
         return hashlib.pbkdf2_hmac("sha256", key, salt, _ITERATIONS, _KEY_BYTES)
 
+    @classmethod
+    def of(cls, options: room_pb.RoomOptions) -> Keys | None:
+        """What somebody joins with; None: without encryption."""
+        for given in (options.encryption, options.e2ee):
+            if given.HasField("key_provider_options"):
+                keys = given.key_provider_options
+                return cls(keys, {0: keys.shared_key} if keys.HasField("shared_key") else None)
+        return None
+
+    @property
+    def count(self) -> int:
+        """How many keys and settings there are."""
+        return len(self.shared or ()) + len(self.own) + len(self.track_index) + len(self.track_off)
+
+    def cryptor(self, identity: str, sid: str) -> e2ee.FrameCryptor:
+        """What encrypts or decrypts that track."""
+        index = self.track_index.get(sid, 0)
+        return e2ee.FrameCryptor(participant_identity=identity, track_sid=sid, key_index=index, enabled=self.on(sid))
+
+    def apply(self, kind: str, request: Any, response: Any, identity: str, ratcheted: Callable[[bytes], bytes]) -> None:
+        """A request about keys of participant ``identity``, and the answer to it."""
+        getattr(self, f"_{kind}")(request, response, identity, ratcheted)
+
+    def _manager_set_enabled(self, request: Any, response: Any, *_: object) -> None:
+        self.enabled = request.enabled
+
+    def _cryptor_set_enabled(self, request: Any, response: Any, *_: object) -> None:
+        self.track_off.pop(request.track_sid, None)
+        if not request.enabled:
+            self.track_off[request.track_sid] = None
+
+    def _cryptor_set_key_index(self, request: Any, response: Any, *_: object) -> None:
+        self.track_index[request.track_sid] = request.key_index
+
+    def _set_shared_key(self, request: Any, response: Any, *_: object) -> None:
+        if self.shared is not None:
+            self.shared[request.key_index] = request.shared_key
+            self.latest = request.key_index
+            for identity, index in [place for place in self.own if place[1] == request.key_index]:
+                del self.own[identity, index]  # found by ratcheting what is no longer there
+
+    def _get_shared_key(self, request: Any, response: Any, *_: object) -> None:
+        key = (self.shared or {}).get(request.key_index)
+        if key is not None:
+            response.key = key
+
+    def _ratchet_shared_key(
+        self, request: Any, response: Any, identity: str, ratcheted: Callable[[bytes], bytes]
+    ) -> None:
+        key = (self.shared or {}).get(request.key_index)
+        if key is not None and self.shared is not None:
+            self.shared[request.key_index] = response.new_key = ratcheted(key)
+
+    def _set_key(self, request: Any, response: Any, identity: str, *_: object) -> None:
+        self.own[request.participant_identity, request.key_index] = request.key
+        if request.participant_identity == identity:
+            self.latest = request.key_index
+
+    def _get_key(self, request: Any, response: Any, *_: object) -> None:
+        key = self.key(request.participant_identity, request.key_index)
+        if key is not None:
+            response.key = key
+
+    def _ratchet_key(self, request: Any, response: Any, identity: str, ratcheted: Callable[[bytes], bytes]) -> None:
+        key = self.key(request.participant_identity, request.key_index)
+        if key is not None:
+            new = ratcheted(key)
+            self.own[request.participant_identity, request.key_index] = response.new_key = new
+
+
+def digest_of(key: bytes) -> bytes:
+    """What stands for a key where only equality counts."""
+    return hashlib.sha256(b"livekit-agent-sdk key " + key).digest()
+
 
 class MemoryEncryption(MemoryPeer):
     """The requests about encryption, and who can read what."""
 
     _subscribed: dict[str, None]
+    remote: bool
 
     def __init__(self) -> None:
-        self._keys: _Keys | None = None
+        self._keys: Keys | None = None
+        self.follows = b""
+        """The key that follows from the one that is ratcheted next, where that is known elsewhere."""
 
     @property
     def encrypts(self) -> bool:
@@ -79,11 +157,10 @@ class MemoryEncryption(MemoryPeer):
         return self._keys is not None
 
     def _join_encrypted(self, options: room_pb.RoomOptions) -> None:
-        for given in (options.encryption, options.e2ee):
-            if given.HasField("key_provider_options"):
-                keys = given.key_provider_options
-                self._keys = _Keys(keys, {0: keys.shared_key} if keys.HasField("shared_key") else None)
-                return
+        self._keys = Keys.of(options)
+        if self._keys is not None and self.remote:
+            # What follows from a digest is nothing.
+            self._keys.options.ratchet_window_size = 0
 
     # --- media ----------------------------------------------------------------------------------------------------
 
@@ -95,7 +172,16 @@ class MemoryEncryption(MemoryPeer):
         index = keys.track_index.get(track_sid, 0)
         key = keys.key(self._identity, index)
         self._tell_state(self._identity, track_sid, EncryptionState.OK if key else EncryptionState.MISSING_KEY)
-        return index, key or b""
+        return index, self._compared(key) if key else b""
+
+    @property
+    def key_count(self) -> int:
+        """How many keys and settings we have."""
+        return 0 if self._keys is None else self._keys.count
+
+    def _compared(self, key: bytes) -> bytes:
+        """The digest of a key; of a participant in another process that is all that is known."""
+        return key if self.remote else digest_of(key)
 
     def unseal(self, sender: str, track_sid: str, sealed: tuple[int, bytes] | None) -> Verdict:
         """What we get of it."""
@@ -110,22 +196,22 @@ class MemoryEncryption(MemoryPeer):
         if ours is None:
             self._tell_state(sender, track_sid, EncryptionState.MISSING_KEY)
             return Verdict.SILENCE
-        if ours != key and not self._find_key(keys, sender, track_sid, index, ours, key):
+        if self._compared(ours) != key and not self._find_key(keys, sender, track_sid, index, ours, key):
             if keys.options.failure_tolerance >= 0:
                 self._tell_state(sender, track_sid, EncryptionState.DECRYPTION_FAILED)
             return Verdict.SILENCE
         self._tell_state(sender, track_sid, EncryptionState.OK)
         return Verdict.CLEAR
 
-    def _find_key(self, keys: _Keys, sender: str, track_sid: str, index: int, ours: bytes, key: bytes) -> bool:
+    def _find_key(self, keys: Keys, sender: str, track_sid: str, index: int, ours: bytes, key: bytes) -> bool:
         """Whether the sender's key follows from ours, within the window; then it is ours now."""
         if (ours, key) in keys.hopeless:
             return False
         following = ours
         for _ in range(keys.options.ratchet_window_size):
             following = keys.ratcheted(following)
-            if following == key:
-                keys.own[sender, index] = key
+            if digest_of(following) == key:
+                keys.own[sender, index] = following
                 self._tell_state(sender, track_sid, EncryptionState.KEY_RATCHETED)
                 return True
         keys.hopeless[ours, key] = None
@@ -147,7 +233,8 @@ class MemoryEncryption(MemoryPeer):
         if theirs is None:
             return True
         key = theirs.key(sender._identity, theirs.latest)
-        return self._keys is not None and key is not None and self._keys.key(sender._identity, theirs.latest) == key
+        ours = None if self._keys is None else self._keys.key(sender._identity, theirs.latest)
+        return key is not None and ours is not None and self._compared(ours) == sender._compared(key)
 
     # --- requests -------------------------------------------------------------------------------------------------
 
@@ -155,66 +242,26 @@ class MemoryEncryption(MemoryPeer):
         self._object(request.room_handle, str)
         keys = self._keys
         kind = request.WhichOneof("message") or ""
+        if not kind:
+            raise RoomError("a request about encryption that asks for nothing")
         response = ffi.FfiResponse()
-        getattr(response.e2ee, kind).SetInParent()
-        if keys is not None:
-            handler: Callable[[_Keys, Any, e2ee.E2eeResponse], None] = getattr(self, f"_e2ee_{kind}")
-            handler(keys, getattr(request, kind), response.e2ee)
+        answer: Any = getattr(response.e2ee, kind)
+        answer.SetInParent()
+        asked: Any = getattr(request, kind)
+        if keys is None:
+            return response
+        if kind == "manager_get_frame_cryptors":
+            self._list_cryptors(keys, answer)
+        elif kind != "get_key" or self._rooms.ledger.participant(self.room_name, asked.participant_identity):
+            keys.apply(kind, asked, answer, self._identity, self._told if self.remote else keys.ratcheted)
         return response
 
-    def _e2ee_manager_set_enabled(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        keys.enabled = request.enabled
+    def _told(self, key: bytes) -> bytes:
+        return self.follows
 
-    def _e2ee_manager_get_frame_cryptors(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
+    def _list_cryptors(self, keys: Keys, response: e2ee.E2eeManagerGetFrameCryptorsResponse) -> None:
         for person in self._rooms.ledger.participants(self.room_name):
             publisher = self._rooms.connection(person.sid)
             for track in person.tracks if publisher is not None and publisher.encrypts else ():
                 if person.sid == self.sid or track.sid in self._subscribed:
-                    response.manager_get_frame_cryptors.frame_cryptors.add(
-                        participant_identity=person.identity,
-                        track_sid=track.sid,
-                        key_index=keys.track_index.get(track.sid, 0),
-                        enabled=keys.on(track.sid),
-                    )
-
-    def _e2ee_cryptor_set_enabled(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        keys.track_off.pop(request.track_sid, None)
-        if not request.enabled:
-            keys.track_off[request.track_sid] = None
-
-    def _e2ee_cryptor_set_key_index(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        keys.track_index[request.track_sid] = request.key_index
-
-    def _e2ee_set_shared_key(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        if keys.shared is not None:
-            keys.shared[request.key_index] = request.shared_key
-            keys.latest = request.key_index
-            for identity, index in [place for place in keys.own if place[1] == request.key_index]:
-                del keys.own[identity, index]  # found by ratcheting what is no longer there
-
-    def _e2ee_get_shared_key(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        key = (keys.shared or {}).get(request.key_index)
-        if key is not None:
-            response.get_shared_key.key = key
-
-    def _e2ee_ratchet_shared_key(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        key = (keys.shared or {}).get(request.key_index)
-        if key is not None and keys.shared is not None:
-            keys.shared[request.key_index] = response.ratchet_shared_key.new_key = keys.ratcheted(key)
-
-    def _e2ee_set_key(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        keys.own[request.participant_identity, request.key_index] = request.key
-        if request.participant_identity == self._identity:
-            keys.latest = request.key_index
-
-    def _e2ee_get_key(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        person = self._rooms.ledger.participant(self.room_name, request.participant_identity)
-        key = None if person is None else keys.key(request.participant_identity, request.key_index)
-        if key is not None:
-            response.get_key.key = key
-
-    def _e2ee_ratchet_key(self, keys: _Keys, request: Any, response: e2ee.E2eeResponse) -> None:
-        key = keys.key(request.participant_identity, request.key_index)
-        if key is not None:
-            new = keys.ratcheted(key)
-            keys.own[request.participant_identity, request.key_index] = response.ratchet_key.new_key = new
+                    response.frame_cryptors.append(keys.cryptor(person.identity, track.sid))

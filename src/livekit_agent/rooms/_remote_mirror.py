@@ -6,7 +6,7 @@ The seam answers requests synchronously, and a room's server is far away.  So th
 * which methods others may call: a call always comes, and is refused here if nobody serves it;
 * which calls wait for an answer, and which data tracks of ours are open: both are seen in what passes by;
 * how many frames of a data track may wait: they wait here, for the socket;
-* what becomes of compressed pictures (``_remote_encoded``);
+* what becomes of compressed pictures (``_remote_encoded``), and all about keys (``_remote_encryption``);
 * the rest repeats the request, or says that there was no error.
 
 A request whose answer nobody but the server can know is not :func:`answerable`, and is refused.
@@ -23,6 +23,7 @@ from ._memory_data_tracks import PUSH_QUEUE_FRAMES
 from ._memory_rpc import NO_CALLER_TEXT, UNSUPPORTED_TEXT
 from ._proto import data_track, ffi, rpc
 from ._remote_encoded import EncodedSources
+from ._remote_encryption import KeyRing
 from ._remote_wire import new_handle_of
 from ._wire import describe_new_track
 
@@ -51,7 +52,7 @@ _TRACKS = {"create_audio_track": TrackKind.AUDIO, "create_video_track": TrackKin
 @cache
 def answerable(kind: str) -> bool:
     """Whether the library's answer to a request of that kind can be known without asking."""
-    if kind == "take_encoded_video_source_feedback":
+    if kind in ("take_encoded_video_source_feedback", "e2ee"):
         return True
     answer = ffi.FfiResponse.DESCRIPTOR.fields_by_name.get(_ANSWERED_AS.get(kind, kind))
     if answer is None:
@@ -80,11 +81,14 @@ class Mirror:
         """Our open data tracks: handle -> frames that wait for the socket."""
         self.encoded = EncodedSources()
         """Our sources of compressed pictures."""
+        self.keys = KeyRing()
+        """What we encrypt with."""
 
     def hear(self, event: ffi.FfiEvent) -> ffi.FfiRequest | None:
         """An event from the server; a request, to be sent instead of telling anybody of the event."""
         kind = event.WhichOneof("message")
         self.encoded.hear(event)
+        self.keys.hear(event)
         if kind == "connect":
             self._identity = event.connect.result.local_participant.info.identity
         elif kind == "publish_data_track":
@@ -120,7 +124,7 @@ class Mirror:
     def answer(self, kind: str, asked: Any, number: int) -> ffi.FfiResponse:
         """The answer to a request; ``number`` is the handle that it gives."""
         self.encoded.asked(kind, asked, number)
-        special = self.encoded.answer(kind, asked)
+        special = self.keys.answer(asked) if kind == "e2ee" else self.encoded.answer(kind, asked)
         if special is not None:
             return special
         response = ffi.FfiResponse()

@@ -113,7 +113,7 @@ class RemoteTransport:
             self._handles[number] = None
         if kind in _STREAMS:
             self._streams[number] = _STREAMS[kind]
-        if kind not in KEPT:
+        if kind not in KEPT and message:
             self.outbox.put(message, media=kind in _MEDIA, sent=self._mirror.sent(kind, asked))
         if kind in CONSUMED:
             self._handles.pop(getattr(asked, CONSUMED[kind]), None)
@@ -148,14 +148,21 @@ class RemoteTransport:
         return self._buffers[buffer.data_ptr]
 
     def _packed(self, request: ffi.FfiRequest, kind: str, number: int) -> bytes:
+        """A request as it is sent; nothing if it is answered here alone."""
         buffers: list[bytes] = []
-        if kind == "connect" or self._lent:
+        if kind in ("connect", "e2ee") or self._lent:
             copy = ffi.FfiRequest()
             copy.CopyFrom(request)
             request = copy
         if kind == "connect":
             # The token came with the connection, in the place for tokens.
             request.connect.url = request.connect.token = ""
+            self._mirror.keys.join(request.connect.options)
+        elif kind == "e2ee":
+            beside = self._mirror.keys.leaves(request.e2ee)
+            if beside is None:
+                return b""
+            buffers += beside
         for pointed in pointers(request):
             start = next(a for a, data in self._lent.items() if a <= pointed.data_ptr <= a + len(data))
             if self._lent[start] not in buffers:

@@ -27,7 +27,7 @@ from ._service_group import ServiceGroup, open_service_group
 from ._transport import Connector, Endpoint, NetworkConnector, parse_url
 
 if TYPE_CHECKING:
-    from ..rooms import ConnectOptions, NativeRooms, Room
+    from ..rooms import ConnectOptions, Encryption, NativeRooms, Room
     from ..rooms._remote_transport import RemoteTransport
 
 __all__ = ["ServerRooms"]
@@ -78,10 +78,15 @@ class ServerRooms(anyio.AsyncContextManagerMixin):
         the room.
         """
         if url.startswith(_MEMORY):
-            if options is not None and options.encryption is not None:
-                # Keys are asked for and answered at once, and the room's server is far away.
-                raise RoomConnectError("rooms in a server's memory do not encrypt", code="ROOM_UNSUPPORTED")
-            return await self._in_memory(url.removeprefix(_MEMORY), token, timeout, auto_subscribe)
+            encryption = None if options is None else options.encryption
+            if encryption is not None and encryption.ratchet_window:
+                # It is not told the keys, only whether they are the same, so it finds none that follows from another.
+                raise RoomConnectError(
+                    "rooms in a server's memory try no ratcheted keys",
+                    code="ROOM_UNSUPPORTED",
+                    hint="join with ratchet_window=0 and ratchet the key at every participant",
+                )
+            return await self._in_memory(url.removeprefix(_MEMORY), token, timeout, auto_subscribe, encryption)
         if self._native is None:
             from ..rooms import NativeRooms
 
@@ -111,7 +116,15 @@ class ServerRooms(anyio.AsyncContextManagerMixin):
 
     # --- rooms in a server's memory -------------------------------------------------------------------------------
 
-    async def _in_memory(self, path: str, token: str, timeout: float, auto_subscribe: AutoSubscribe) -> Room:
+    async def _in_memory(
+        self,
+        path: str,
+        token: str,
+        timeout: float,
+        auto_subscribe: AutoSubscribe,
+        encryption: Encryption | None = None,
+    ) -> Room:
+        from ..rooms._connect_options import ConnectOptions
         from ..rooms._remote_transport import RemoteTransport
         from ..rooms._remote_wire import PATH
         from ..rooms._room import join
@@ -130,7 +143,10 @@ class ServerRooms(anyio.AsyncContextManagerMixin):
             with anyio.fail_after(timeout):
                 await line.open(self._connector, self._endpoint, path, token)
                 self._lines.start_soon(line.run)
-                return await join(line.transport, url, token, timeout=timeout, auto_subscribe=auto_subscribe)
+                options = ConnectOptions(encryption=encryption)
+                return await join(
+                    line.transport, url, token, timeout=timeout, auto_subscribe=auto_subscribe, options=options
+                )
         except TimeoutError:
             await line.close()
             raise RoomConnectError(f"the room was not joined within {timeout:g} s") from None
