@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from ._connect_options import Scenario as Scenario
     from ._connectors import NativeRooms as NativeRooms
     from ._connectors import RoomConnector as RoomConnector
+    from ._data_receivers import RemoteDataTrack as RemoteDataTrack
+    from ._data_senders import LocalDataTrack as LocalDataTrack
     from ._data_tracks import DataFrame as DataFrame
     from ._data_tracks import DataSchema as DataSchema
-    from ._data_tracks import LocalDataTrack as LocalDataTrack
     from ._data_tracks import Overflow as Overflow
-    from ._data_tracks import RemoteDataTrack as RemoteDataTrack
     from ._encoded import EncodedVideoFeedback as EncodedVideoFeedback
     from ._encoded import EncodedVideoFrame as EncodedVideoFrame
     from ._encoded import EncodedVideoSource as EncodedVideoSource
@@ -153,7 +153,7 @@ _HOMES = {
     "IceTransport": "_connect_options",
     "InboundStatistics": "_statistics",
     "KeyDerivation": "_encryption",
-    "LocalDataTrack": "_data_tracks",
+    "LocalDataTrack": "_data_senders",
     "LocalParticipant": "_participants",
     "LocalTrack": "_tracks",
     "LocalTrackPublication": "_tracks",
@@ -173,7 +173,7 @@ _HOMES = {
     "PathStatistics": "_statistics",
     "PreconnectAudio": "_preconnect",
     "PreconnectListener": "_preconnect",
-    "RemoteDataTrack": "_data_tracks",
+    "RemoteDataTrack": "_data_receivers",
     "RemoteParticipant": "_participants",
     "RemoteTrack": "_tracks",
     "RemoteTrackPublication": "_tracks",

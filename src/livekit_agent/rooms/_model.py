@@ -1,7 +1,7 @@
 """The state of a room as plain, mutable data.
 
-What users hold (participants, publications) are read-only views over these; only ``_updates`` changes them, in the
-event loop, in the moment an event arrives.
+What users hold (participants, publications) are read-only views over these; only ``_updates`` and
+``_model_tracks`` change them, in the event loop, in the moment an event arrives.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from . import _model
 from ._audio import AudioFilter, AudioStage
 from ._backpressure import DataGates
 from ._calls import Call
-from ._data_tracks import DataTrackPublishing
+from ._data_senders import DataTrackPublishing
 from ._enums import ParticipantKind, ParticipantKindDetail, ParticipantState, TrackSource
 from ._follow import SourceStream
 from ._frames import AudioFrame, VideoFormat, VideoFrame

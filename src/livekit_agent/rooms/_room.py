@@ -28,7 +28,7 @@ from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
 from .._types import AutoSubscribe
 from ._calls import Call
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
-from ._data_tracks import RemoteDataTrack
+from ._data_receivers import RemoteDataTrack
 from ._enums import ConnectionState, DisconnectReason
 from ._link import Link
 from ._participants import LocalParticipant
@@ -98,7 +98,7 @@ class Room(Presence, Session):
                 "the room library had given up the room before it could be used",
                 hint="was the event loop blocked for 15 s?",
             ) from None
-        self._model.ready()
+        self._model.tracks.ready()
 
     # --- what is known ------------------------------------------------------------------------------------------
 

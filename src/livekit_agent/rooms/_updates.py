@@ -10,29 +10,26 @@ reconnect joins and leaves come twice or reversed), the same mute twice, a subsc
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from types import MappingProxyType
 
 import anyio
 
 from .. import events
-from .._errors import RoomError
 from .._types import AutoSubscribe, ConnectionQuality
 from . import _model
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
-from ._data_tracks import DataTrackInbox
+from ._data_receivers import DataTrackInbox
 from ._encryption import RoomEncryption, state_of
-from ._enums import ConnectionState, ParticipantState, TrackKind, known
+from ._enums import ConnectionState, ParticipantState
 from ._link import Link
 from ._messages import ChatMessage, TranscriptionSegment
-from ._model import LocalState, PublicationState, RemoteState, permissions_of
+from ._model import LocalState, RemoteState, permissions_of
+from ._model_tracks import RemoteTracks
 from ._participants import LocalParticipant, Participant, RemoteParticipant
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
-from ._proto import track as track_pb
 from ._rpc import RpcDesk
 from ._streams import StreamInbox
-from ._tracks import RemoteTrack, RemoteTrackPublication
 
 __all__ = ["HANDLED", "IGNORED", "Model"]
 
@@ -89,9 +86,6 @@ HANDLED = (
 """Events that change the model; ``disconnected`` and ``eos`` are the room's own (``_room``)."""
 
 
-_WANTED_KINDS = {AutoSubscribe.AUDIO: TrackKind.AUDIO, AutoSubscribe.VIDEO: TrackKind.VIDEO}
-
-
 class Model:
     """The room as known now."""
 
@@ -105,8 +99,6 @@ class Model:
     ) -> None:
         self._link = link
         self._emit = emit
-        # The library knows everything or nothing; what is in between is asked for, track by track.
-        self._wanted_kind = _WANTED_KINDS.get(auto_subscribe)
         self._read_room(result.room.info)
         self.metadata = result.room.info.metadata
         self.token = ""
@@ -121,13 +113,14 @@ class Model:
         self._remote: dict[str, RemoteState] = {}
         self._views: dict[str, RemoteParticipant] = {}
         self.remote = link.people = MappingProxyType(self._views)
+        self.tracks = RemoteTracks(link, self._remote, emit, auto_subscribe)
         self.data_tracks = DataTrackInbox(link, self._local, self.remote, emit)
         for entry in result.participants:
             state = self._add(entry.participant)
             for owned in entry.publications:
-                self._add_publication(state, owned)
+                self.tracks.add(state, owned)
         self._handlers: dict[str, Callable[[room_pb.RoomEvent], None]] = {
-            kind: getattr(self, f"_on_{kind}") for kind in HANDLED
+            kind: getattr(self, f"_on_{kind}", None) or getattr(self.tracks, f"on_{kind}") for kind in HANDLED
         }
 
     def apply(self, kind: str, event: room_pb.RoomEvent) -> bool:
@@ -156,7 +149,7 @@ class Model:
 
     def _remove(self, state: RemoteState, reason: int) -> None:
         for sid in list(state.publications):
-            self._remove_publication(state, sid)
+            self.tracks.remove(state, sid)
         del self._remote[state.identity]
         del self._views[state.identity]
         state.standing = ParticipantState.DISCONNECTED
@@ -326,109 +319,7 @@ class Model:
             )
         )
 
-    # --- other people's tracks --------------------------------------------------------------------------------------
-
-    def _add_publication(self, state: RemoteState, owned: track_pb.OwnedTrackPublication) -> RemoteTrackPublication:
-        publication = PublicationState.of(owned)
-        self._link.own(publication.handle)
-        state.publications[publication.sid] = publication
-        view = RemoteTrackPublication(publication, self._link, state.view)
-        state.views[publication.sid] = view
-        return view
-
-    def _remove_publication(self, state: RemoteState, sid: str) -> None:
-        publication = state.publications.pop(sid, None)
-        if publication is None:
-            return
-        publication.published = False
-        view = state.views.pop(sid)
-        self._unsubscribe(state, publication, view)
-        self._link.drop(publication.handle)
-        self._emit(events.TrackUnpublished(publication=view, participant=state.view))
-
-    def _unsubscribe(self, state: RemoteState, publication: PublicationState, view: RemoteTrackPublication) -> None:
-        track, publication.track = publication.track, None
-        if track is not None:
-            handle_id = track.handle
-            track.end()
-            self._link.drop(handle_id)
-            self._emit(events.TrackUnsubscribed(track=track, publication=view, participant=state.view))
-
-    def _on_track_published(self, event: room_pb.RoomEvent) -> None:
-        owned = event.track_published.publication
-        state = self._remote.get(event.track_published.participant_identity)
-        if state is None:
-            self._link.transport.drop(owned.handle.id)
-            return
-        publication = state.publications.get(owned.info.sid)
-        if publication is not None:
-            self._link.drop(publication.handle)
-            publication.handle = self._link.own(owned.handle.id)
-            publication.refresh(owned.info)
-            return
-        view = self._add_publication(state, owned)
-        self._emit(events.TrackPublished(publication=view, participant=state.view))
-        self._subscribe_if_wanted(view)
-
-    def ready(self) -> None:
-        """The library tells us what happens from now on: subscribe to what is there already."""
-        for state in self._remote.values():
-            for view in state.views.values():
-                self._subscribe_if_wanted(view)
-
-    def _subscribe_if_wanted(self, view: RemoteTrackPublication) -> None:
-        if self._wanted_kind is not None and view.kind == self._wanted_kind:
-            # Rejected: its publisher is gone already, which is told next.
-            with suppress(RoomError):
-                view.set_subscribed(True)
-
-    def _on_track_unpublished(self, event: room_pb.RoomEvent) -> None:
-        state = self._remote.get(event.track_unpublished.participant_identity)
-        if state is not None:
-            self._remove_publication(state, event.track_unpublished.publication_sid)
-
-    def _on_track_subscribed(self, event: room_pb.RoomEvent) -> None:
-        owned = event.track_subscribed.track
-        state = self._remote.get(event.track_subscribed.participant_identity)
-        if state is None:
-            self._link.transport.drop(owned.handle.id)
-            return
-        info = owned.info
-        publication = state.publications.get(info.sid)
-        if publication is None:
-            # After a reconnect the subscription may come first; the publication's own event completes it.
-            stub = track_pb.TrackPublicationInfo(
-                sid=info.sid, name=info.name, kind=info.kind, muted=info.muted, remote=True
-            )
-            view = self._add_publication(state, track_pb.OwnedTrackPublication(info=stub))
-            publication = state.publications[info.sid]
-            self._emit(events.TrackPublished(publication=view, participant=state.view))
-        view = state.views[info.sid]
-        self._unsubscribe(state, publication, view)
-        track = RemoteTrack(
-            info.sid,
-            info.name,
-            known(TrackKind, info.kind),
-            self._link.own(owned.handle.id),
-            self._link,
-            encrypted=publication.encryption != 0,
-        )
-        publication.track = track
-        self._emit(events.TrackSubscribed(track=track, publication=view, participant=state.view))
-
-    def _on_track_unsubscribed(self, event: room_pb.RoomEvent) -> None:
-        gone = event.track_unsubscribed
-        state = self._remote.get(gone.participant_identity)
-        if state is not None and gone.track_sid in state.publications:
-            self._unsubscribe(state, state.publications[gone.track_sid], state.views[gone.track_sid])
-
-    def _on_track_subscription_failed(self, event: room_pb.RoomEvent) -> None:
-        failed = event.track_subscription_failed
-        state = self._remote.get(failed.participant_identity)
-        if state is not None:
-            self._emit(
-                events.TrackSubscriptionFailed(track_sid=failed.track_sid, participant=state.view, error=failed.error)
-            )
+    # --- tracks of anybody's ----------------------------------------------------------------------------------------
 
     def _on_track_muted(self, event: room_pb.RoomEvent) -> None:
         self._set_muted(event.track_muted.participant_identity, event.track_muted.track_sid, True)
