@@ -229,7 +229,7 @@ BOUNDS: tuple[Bound, ...] = (
            "the oldest frame is dropped and counted", "two large pictures; what is older than that is late"),
     _bound("remote_calls", REMOTE_CALLS_MAX, "unanswered requests a connection to a room on a server",
            "closed with 4008", "each may hold a timer; together they may hold as many bytes as the outbox"),
-    _bound("remote_handles", REMOTE_HANDLES_MAX, "sources, tracks and streams a connection to a room on a server",
+    _bound("remote_handles", REMOTE_HANDLES_MAX, "sources, tracks, streams and keys a connection to a room on a server",
            "closed with 4008", "each is an object in the server's memory"),
     _bound("http_body", HTTP_BODY_BYTES_MAX, "bytes", "413", "the real server's own limit"),
     _bound("http_head", HTTP_HEAD_BYTES_MAX, "bytes", "431", "as the handshake"),

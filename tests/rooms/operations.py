@@ -317,9 +317,9 @@ async def mix(rooms: MemoryRooms, a: Room, b: Room) -> None:
         for _ in range(150):
             yield AudioFrame(data=bytes(960), sample_rate=48_000, num_channels=1)
 
-    async with AudioMixer() as mixer:
-        mixer.add(voice())
-        mixer.add(voice())
+    async with aclosing(voice()) as one, aclosing(voice()) as other, AudioMixer() as mixer:
+        mixer.add(one)
+        mixer.add(other)
         mixer.end_input()
         async for _ in mixer:
             pass
