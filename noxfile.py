@@ -56,7 +56,8 @@ def browser(session: nox.Session) -> None:
 def endurance(session: nox.Session) -> None:
     """A thousand visits to a real livekit-server (on PATH), and each operation given up at its worst moments."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
-    command = ("pytest", "tests/rooms/endurance.py", "-m", "real_server", "-s", *session.posargs)
+    # Nearly all of it is waiting; each of the six brings a server.
+    command = ("pytest", "tests/rooms/endurance.py", "-m", "real_server", "-n", "6", *session.posargs)
     session.run("python", "tests/e2e/netns.py", *command, env={"CI": "true"})
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import psutil
 import pytest
-from test_given_up import OPERATIONS, Operation, leave
+from operations import OPERATIONS, Operation, leave, perform_a_script
 from venues import NativeVenue, counted_handles
 
 from livekit_agent.rooms import Room, _calls
@@ -28,6 +28,10 @@ CYCLES = int(os.environ.get("LIVEKIT_VISITS", "1000"))
 SETTLED = CYCLES // 5
 GROWTH_MAX = 2 * 1024 * 1024
 INSTANTS = 50
+
+
+#: A scripted participant is one of rooms in memory.
+REAL = [operation for operation in OPERATIONS if operation is not perform_a_script]
 
 
 class Rooms:
@@ -86,24 +90,28 @@ class Strike:
 async def live(venue: NativeVenue, operation: Operation, strike: Strike, within: float = 30.0) -> None:
     """Two people meet, the operation is struck, and they part."""
     rooms: Any = Rooms(venue)
-    async with await venue.join("a") as a, await venue.join("b") as b:
-        await there(a)
-        await there(b)
+    async with await venue.join("a", kind="agent") as a, await venue.join("b") as b:
+        await there(a, "b")
+        await there(b, "a")
         with strike.watching(), anyio.move_on_after(within) as strike.scope:
             await operation(rooms, a, b)
 
 
-async def there(room: Room) -> None:
+async def there(room: Room, identity: str) -> None:
     """Wait until the other one is there, and can be reached."""
     with anyio.fail_after(15):
-        while not room.remote_participants:  # noqa: ASYNC110 - a server's state
+        while identity not in room.remote_participants:  # noqa: ASYNC110 - a server's state
             await anyio.sleep(0.01)
-        for other in list(room.remote_participants.values()):
-            await other.wait_until_active()
+        await room.remote_participants[identity].wait_until_active()
 
 
 async def nobody_left(venue: NativeVenue, handles: dict[int, str]) -> None:
-    with anyio.move_on_after(10):
+    """The server lists nobody, and every handle was given back.
+
+    A leave may be lost: the library closes its socket with what it has not read, the kernel answers the server's next
+    byte with a reset, and what was still to be read goes with it.  The server notices by the media, 15 s later.
+    """
+    with anyio.move_on_after(30):
         while handles or await venue.present():  # noqa: ASYNC110 - a server's and the library's state
             await anyio.sleep(0.05)
     assert await venue.present() == []
@@ -139,7 +147,7 @@ async def in_a_warm_process(
             await back_to(before)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize("operation", REAL, ids=lambda operation: operation.__name__)
 async def test_given_up_at_each_request_of_the_library(native: NativeVenue, operation: Operation) -> None:
     async def body(handles: dict[int, str]) -> None:
         whole = Strike()
@@ -158,10 +166,10 @@ async def test_given_up_at_any_instant(native: NativeVenue, backend: str) -> Non
 
     async def body(handles: dict[int, str]) -> None:
         for _ in range(INSTANTS):
-            await live(native, chance.choice(OPERATIONS), Strike(), within=chance.uniform(0, 0.3))
+            await live(native, chance.choice(REAL), Strike(), within=chance.uniform(0, 0.3))
         await nobody_left(native, handles)
 
-    await in_a_warm_process(native, body, *OPERATIONS)
+    await in_a_warm_process(native, body, *REAL)
 
 
 async def test_a_thousand_visits_cost_nothing_that_stays(native: NativeVenue) -> None:
