@@ -215,6 +215,8 @@ class FaultDriver:
 
     def _refuse_upgrade(self, fault: Fault, status: int) -> bool:
         seat = self._seat(fault)
+        if seat.status_until == math.inf:
+            return False  # refused for good already: another answer for a while would become its answer for good
         seat.status = status
         seat.status_until = self._world.now() + fault.seconds
         return self._on_dial(fault, seat, "http")
