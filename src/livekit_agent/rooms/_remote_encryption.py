@@ -87,7 +87,9 @@ class KeyRing:
             self._encrypted[info.sid] = identity
 
     def _hear_room(self, event: room_pb.RoomEvent) -> None:
-        kind = event.WhichOneof("message") or ""
+        kind = event.WhichOneof("message")
+        if kind is None:
+            return  # an event of a later version, or of nobody's
         told: Any = getattr(event, kind)
         if kind == "participant_connected":
             self._people[told.info.info.identity] = None
