@@ -179,8 +179,9 @@ async def test_the_end_is_said_in_this_order_and_answered_after_it(venue: Venue,
         await room.disconnect()
     order = ["connection_state_changed", "disconnected", "eos"]
     said = list(dict.fromkeys(wire.kinds("a", *order)[1:]))
-    # The real library sometimes says no `disconnected` of our own leaving.
-    assert said in (order, [order[0], order[2]])
+    # The real library's forwarding task hears of the close while it has words left, and takes either first (rust-sdks,
+    # livekit-ffi/src/server/room.rs): of our own leaving it says as many of them as it likes.
+    assert said in (order, [order[0], order[2]], [order[2]])
     assert wire.kinds("a")[-1] == "eos"
     assert wire.kinds("a", "local_track_unpublished") == ["local_track_unpublished"]
     # Behind the word of the end nothing comes but our own tracks, taken back.
