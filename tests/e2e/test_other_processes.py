@@ -80,10 +80,13 @@ async def test_a_worker_in_another_process_takes_a_job_echoes_and_ends_in_succes
 
 
 async def test_an_ordinary_client_is_told_why_within_a_second(serve: str) -> None:
-    began = time.monotonic()
-    with pytest.raises(RoomConnectError, match=r"has no WebRTC.*real livekit-server"):
-        await NativeRooms().connect(serve, token("room", "browser"))
-    assert time.monotonic() - began < 1
+    took: list[float] = []
+    for _ in range(3):  # a machine may be busy for once; a client that waits for its time-out waits each time
+        began = time.monotonic()
+        with pytest.raises(RoomConnectError, match=r"has no WebRTC.*real livekit-server"):
+            await NativeRooms().connect(serve, token("room", "browser"))
+        took.append(time.monotonic() - began)
+    assert min(took) < 1
     async with httpx.AsyncClient() as client:
         for path in ("/rtc", "/rtc/v1", "/rtc/validate"):
             answer = await client.get(serve.replace("ws", "http", 1) + path)
