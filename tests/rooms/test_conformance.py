@@ -147,8 +147,9 @@ async def test_the_library_says_it_in_this_order(venue: Venue, monkeypatch: pyte
                 await next_of(heard, events.TrackUnpublished)
         # The sid is told by a task of its own (rust-sdks, livekit-ffi/src/server/room.rs, "Update Room SID"): nearly
         # always it comes before what the forwarding task says first, and nobody promises it.
-        opening = sorted(["room_sid_changed", "connection_state_changed", "token_refreshed"])
-        assert [sorted(kinds[:3]) for kinds in said.values()] == [opening, opening]
+        opening = ["room_sid_changed", "connection_state_changed", "token_refreshed"]
+        openings = [opening, [opening[1], opening[0], opening[2]]] if venue.real else [opening]
+        assert [kinds[:3] in openings for kinds in said.values()] == [True, True]
         ours = ("local_track_published", "local_track_subscribed", "local_track_unpublished", "eos")
         theirs = ("track_published", "track_subscribed", "track_unsubscribed", "track_unpublished", "eos")
         assert order("a", *ours) == list(ours)

@@ -91,7 +91,8 @@ async def test_the_first_that_a_room_says_are_these_three(venue: Venue, wire: Wi
             await wire.until("a", "token_refreshed")
     # The first two come from two tasks of the real library (rust-sdks, livekit-ffi/src/server/room.rs): nearly always
     # in this order, and nobody promises it.
-    assert sorted(wire.kinds("a")[:2]) == ["connection_state_changed", "room_sid_changed"]
+    opening = ["room_sid_changed", "connection_state_changed"]
+    assert wire.kinds("a")[:2] in ([opening, opening[::-1]] if venue.real else [opening])
     assert wire.kinds("a")[2] == "token_refreshed"
     assert [message.state for message in wire.messages("a", "connection_state_changed")][:1] == [1]
 
@@ -181,7 +182,7 @@ async def test_the_end_is_said_in_this_order_and_answered_after_it(venue: Venue,
     said = list(dict.fromkeys(wire.kinds("a", *order)[1:]))
     # The real library's forwarding task hears of the close while it has words left, and takes either first (rust-sdks,
     # livekit-ffi/src/server/room.rs): of our own leaving it says as many of them as it likes.
-    assert said in (order, [order[0], order[2]], [order[2]])
+    assert said in ([order, [order[0], order[2]], [order[2]]] if venue.real else [order])
     assert wire.kinds("a")[-1] == "eos"
     assert wire.kinds("a", "local_track_unpublished") == ["local_track_unpublished"]
     # Behind the word of the end nothing comes but our own tracks, taken back.
