@@ -14,6 +14,7 @@ from ._types import ConnectionQuality, Job, JobStatus
 if TYPE_CHECKING:
     from .rooms import (
         ChatMessage,
+        DisconnectReason,
         EncryptionState,
         LocalParticipant,
         LocalTrackPublication,
@@ -101,10 +102,10 @@ class ParticipantActive(RoomEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantLeft(RoomEvent):
-    """Somebody left.  ``reason`` is LiveKit's disconnect reason number, 0 if unknown."""
+    """Somebody left.  ``reason`` is a :class:`~livekit_agent.rooms.DisconnectReason`, or the number of a newer one."""
 
     participant: RemoteParticipant
-    reason: int = 0
+    reason: DisconnectReason | int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -401,9 +402,9 @@ class EncryptionStateChanged(RoomEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disconnected(RoomEvent):
-    """The room is over for us; the last event, exactly once.  ``reason`` is LiveKit's number."""
+    """The room is over for us; the last event, exactly once.  ``reason`` as in :class:`ParticipantLeft`."""
 
-    reason: int = 0
+    reason: DisconnectReason | int = 0
 
 
 # ------------------------------------------------------------------------------------------------ to a worker

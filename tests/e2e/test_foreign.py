@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from backdrop import unique
 from child import FOREIGN, Child, environment, json_of
-from foreign.install import DEFAULT
+from foreign.install import DEFAULT, NODE
 from realserver import KEY, SECRET, RealServer, skip_or_fail
 
 from livekit_agent.protocol import mint_token
@@ -120,6 +122,42 @@ def test_a_worker_of_the_javascript_framework_registers_with_serve_and_gets_a_jo
     with Child(["node", str(FOREIGN / "node_worker.mjs"), name], env, tmp_path / "node.log") as worker:
         _foreign_worker_gets_a_job(worker, serve, name)
         worker.process.send_signal(signal.SIGINT)
+
+
+def names_of_livekit_client() -> dict[str, set[str]]:
+    """Public members and events of livekit-client, from the declarations of the package that is installed."""
+    source = Path(node_modules_parent()) / "node_modules" / "livekit-client" / "dist" / "src" / "room"
+
+    def body(file: str, head: str) -> list[str]:
+        text = re.sub(r"/\*.*?\*/", "", (source / file).read_text(), flags=re.DOTALL)
+        found = re.search(rf"{head}\b[^\n]*\n(.*?)^\}}", text, re.DOTALL | re.MULTILINE)
+        assert found, head
+        return found[1].splitlines()
+
+    def members(file: str, name: str) -> set[str]:
+        member = re.compile(r" {4}(?:(?:static|readonly|abstract|get|set) )*(?!constructor)([A-Za-z]\w*)[?!]?\s*[(<:;]")
+        public = [line for line in body(file, f"class {name}") if not re.match(r" +(private|protected)\b", line)]
+        return {found[1] for line in public if (found := member.match(line))}
+
+    def events(name: str) -> set[str]:
+        return {found[1] for line in body("events.d.ts", f"enum {name}") if (found := re.match(r" {4}(\w+) =", line))}
+
+    anybody = members("participant/Participant.d.ts", "Participant")
+    return {
+        "Room": members("Room.d.ts", "Room"),
+        "Participant": anybody,
+        "LocalParticipant": members("participant/LocalParticipant.d.ts", "LocalParticipant") - anybody,
+        "RoomEvent": events("RoomEvent"),
+        "ParticipantEvent": events("ParticipantEvent"),
+    }
+
+
+def test_every_name_of_livekit_client_is_in_the_table_of_what_there_is() -> None:
+    """An upgrade that brings a new one fails here: say where it went (tests/rooms/test_coverage.py does the rest)."""
+    table = tomllib.loads((Path(__file__).parents[1] / "rooms" / "coverage" / "livekit_client.toml").read_text())
+    assert table.pop("version") == NODE["livekit-client"]
+    table["LocalParticipant"]["engine"] = {}  # the room's, again
+    assert {name: set(section) for name, section in table.items()} == names_of_livekit_client()
 
 
 ECHO = '''

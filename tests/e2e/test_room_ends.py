@@ -229,6 +229,33 @@ async def replaced_by_another(server: RealServer) -> None:
         assert (case.seen, case.reason) == (["Disconnected"], DisconnectReason.DUPLICATE_IDENTITY)
 
 
+async def removed_from_it(server: RealServer) -> None:
+    async with Case(server) as case:
+        await case.stage.until_identities(case.room, f"agent-{case.witness.job_id}")
+        await case.stage.remove_participant(case.room, f"agent-{case.witness.job_id}")
+        end = await case.end()
+        await case.hears("Disconnected")
+        assert case.witness.cancelled
+        assert case.seen == ["Disconnected"]
+        # The server terminates the job as well, on the other connection; whichever comes first is what it ended of.
+        told = (end.status, end.reason, case.reason)
+        assert told == (JobStatus.FAILED, "agent removed from the room", DisconnectReason.PARTICIPANT_REMOVED) or (
+            told[:2] == (JobStatus.SUCCESS, "job terminated by the server")
+            and case.reason in (DisconnectReason.PARTICIPANT_REMOVED, DisconnectReason.CLIENT_INITIATED)
+        )
+
+
+async def deleted_with_it(server: RealServer) -> None:
+    async with Case(server) as case:
+        await case.stage.until_identities(case.room, f"agent-{case.witness.job_id}")
+        await case.stage.delete_room(case.room)
+        end = await case.end()
+        assert end.status is JobStatus.SUCCESS
+        await case.hears("Disconnected")
+        assert case.witness.cancelled
+        assert (case.seen, case.reason) == (["Disconnected"], DisconnectReason.ROOM_DELETED)
+
+
 async def test_the_handler_sees_what_becomes_of_its_room(tmp_path: Path) -> None:
     binary = server_binary()
     with another_network() as cable:
@@ -238,6 +265,8 @@ async def test_the_handler_sees_what_becomes_of_its_room(tmp_path: Path) -> None
             group.start_soon(frozen_for_a_while, RealServer(binary, tmp_path, name="frozen"))
             group.start_soon(cut_for_a_while, across, cable)
             group.start_soon(replaced_by_another, RealServer(binary, tmp_path, name="replaced"))
+            group.start_soon(removed_from_it, RealServer(binary, tmp_path, name="removed"))
+            group.start_soon(deleted_with_it, RealServer(binary, tmp_path, name="deleted"))
 
 
 if sys.platform != "linux":

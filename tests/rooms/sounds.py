@@ -1,4 +1,4 @@
-"""Tones and pictures to send, and how to recognise them."""
+"""Tones in rooms: sending one, and listening for it."""
 
 from __future__ import annotations
 
@@ -6,34 +6,12 @@ from typing import Any
 
 import anyio
 import numpy as np
+from waves import RATE, TONE, found_tone, level, tone
 
 from livekit_agent import events
 from livekit_agent.rooms import AudioFrame, AudioSource, MediaStream, RemoteTrack, Room, Subscription
 
-RATE = 48_000
-TONE = 440.0
-
-
-def tone(seconds: float, frequency: float = TONE, rate: int = RATE, channels: int = 1, level: float = 0.5) -> Any:
-    """A sine wave of shape (samples, channels), as 16-bit integers."""
-    at = np.arange(round(seconds * rate)) / rate
-    wave = np.rint(level * 32767 * np.sin(2 * np.pi * frequency * at)).astype(np.int16)
-    return np.repeat(wave[:, None], channels, axis=1)
-
-
-def level(samples: Any) -> float:
-    """Root mean square, full scale 1."""
-    return float(np.sqrt(np.mean((samples.astype(np.float64) / 32768) ** 2)))
-
-
-def found_tone(samples: Any, rate: int) -> tuple[float, float]:
-    """The strongest frequency and its ratio to everything else in dB, of one channel."""
-    wave = samples.astype(np.float64)
-    spectrum = np.abs(np.fft.rfft(wave * np.hanning(len(wave)), 8 * len(wave))) ** 2
-    frequencies = np.fft.rfftfreq(8 * len(wave), 1 / rate)
-    peak = float(frequencies[int(np.argmax(spectrum))])
-    near = np.abs(frequencies - peak) < 15
-    return peak, 10 * float(np.log10(spectrum[near].sum() / spectrum[~near].sum()))
+__all__ = ["RATE", "TONE", "found_tone", "hum", "level", "sound", "subscribed", "tone"]
 
 
 async def hum(source: AudioSource, frequency: float = TONE) -> None:

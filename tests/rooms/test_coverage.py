@@ -166,7 +166,8 @@ def test_every_name_of_livekit_rtc_and_every_method_of_its_classes_is_in_the_tab
 
 
 def test_what_only_a_browser_has_is_said_to_be_so() -> None:
-    """npm is not there in this suite: the names of livekit-client are a committed list, with its version."""
+    """npm is not there in this suite: the names of livekit-client are a committed list, with its version, which
+    tests/e2e/test_foreign.py holds against the package."""
     listed = table("livekit_client")
     assert re.fullmatch(r"\d+\.\d+\.\d+", listed["version"])
     browser = [row.key for _, section in sections(listed) for row in section.values() if row.out.startswith("browser")]

@@ -10,7 +10,13 @@ import anyio
 import pytest
 from venues import PATIENCE, Venue
 
-from livekit_agent import ResourceExhaustedError, RoomClosedError, RoomPermissionError, StreamError
+from livekit_agent import (
+    ParticipantPermissions,
+    ResourceExhaustedError,
+    RoomClosedError,
+    RoomPermissionError,
+    StreamError,
+)
 from livekit_agent.rooms import MemoryRooms, StreamOperation
 
 
@@ -199,6 +205,26 @@ async def test_streams_without_permission_are_refused_at_once(venue: Venue) -> N
             for call in (a.local_participant.send_text("x"), a.local_participant.send_bytes(b"x")):
                 with pytest.raises(RoomPermissionError):
                     await call
+
+
+async def test_a_stream_whose_permission_is_taken_is_not_written_on_in_vain(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            me = a.local_participant
+            writing, done = me.stream_text(topic="t"), me.stream_bytes(topic="t")
+            with pytest.raises(RoomPermissionError):
+                async with writing, done:
+                    await writing.write("heard")
+                    await done.write(b"heard")
+                    await venue.update("a", permissions=ParticipantPermissions(can_publish_data=False))
+                    await a.wait_until(lambda: not me.permissions.can_publish_data, PATIENCE)
+                    with pytest.raises(RoomPermissionError):
+                        await writing.write("thrown away by the server")
+                    with pytest.raises(StreamError):
+                        await writing.write("more")
+                    # The end of the other would not be heard either: leaving the block tells.
+            with pytest.raises(StreamError):
+                await done.write(b"more")
 
 
 @pytest.mark.virtual

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from livekit_agent import RoomConnectError, RoomError, events
-from livekit_agent.rooms import ConnectionState, Room
+from livekit_agent.rooms import ConnectionState, DisconnectReason, Room
 from livekit_agent.rooms._proto import ffi
 from livekit_agent.rooms._proto import participant as participant_pb
 from livekit_agent.rooms._proto import room as room_pb
@@ -234,6 +235,46 @@ async def test_a_subscription_before_its_publication_is_told_in_order_and_comple
 
 
 @pytest.mark.virtual
+async def test_a_track_that_comes_and_goes_before_its_listener_runs_is_waited_out() -> None:
+    library = Library()
+    room = library.room()
+    library.say(participant_connected=room_pb.ParticipantConnected(info=library.person("a")))
+    heard = room.remote_participants["a"].audio()
+    ended = anyio.Event()
+
+    async def listen() -> None:
+        assert [frame async for frame in heard] == []
+        ended.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(listen)
+        await anyio.sleep(1)
+        publication = track_pb.OwnedTrackPublication()
+        publication.info.sid, publication.info.source = "TR_a1", track_pb.SOURCE_MICROPHONE
+        library.say(track_published=room_pb.TrackPublished(participant_identity="a", publication=publication))
+        # In one step of the event loop, as one burst of the library's brings them.
+        library.say_drawn("track_subscribed", "a", 1, True)
+        library.say_drawn("track_unsubscribed", "a", 1, True)
+        await anyio.sleep(1)
+        assert not ended.is_set()
+        library.say_drawn("participant_disconnected", "a", 1, True)
+        with anyio.fail_after(1):
+            await ended.wait()
+
+
+@pytest.mark.virtual
+async def test_a_reason_of_a_newer_server_stays_a_number() -> None:
+    for number, reason in ((4, DisconnectReason.PARTICIPANT_REMOVED), (0, DisconnectReason.UNKNOWN), (99, 99)):
+        library = Library()
+        room = library.room()
+        room._reason = number
+        library.say(eos=room_pb.RoomEOS())
+        end = await room.wait_closed()
+        assert (end.reason, type(end.reason)) == (reason, type(reason))
+        assert room.disconnect_reason is end.reason
+
+
+@pytest.mark.virtual
 async def test_the_end_without_a_reason_has_the_one_we_asked_for() -> None:
     library = Library()
     room = library.room()
@@ -245,8 +286,6 @@ async def test_the_end_without_a_reason_has_the_one_we_asked_for() -> None:
 
 @pytest.mark.virtual
 async def test_a_room_that_never_ends_is_given_up_in_time() -> None:
-    import anyio
-
     library = Library()
     room = library.room()
     await room.disconnect()
@@ -257,8 +296,6 @@ async def test_a_room_that_never_ends_is_given_up_in_time() -> None:
 
 @pytest.mark.virtual
 async def test_a_room_that_the_library_forgot_is_left_at_once() -> None:
-    import anyio
-
     library = Library()
     room = library.room()
     library.reject = ("disconnect",)
@@ -294,8 +331,6 @@ async def test_a_bug_of_ours_ends_the_room_and_not_the_loop(monkeypatch: pytest.
 
 @pytest.mark.virtual
 async def test_two_consumers_of_one_subscription_are_one_too_many() -> None:
-    import anyio
-
     heard = Library().room().subscribe()
     async with anyio.create_task_group() as group:
         group.start_soon(heard.__anext__)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sounds import subscribed
 from venues import PATIENCE, Venue
+from waves import HEIGHT, PLACES, WIDTH, moving, place_of, went_round
 
 from livekit_agent import RoomError
 from livekit_agent.rooms import VideoCodec, VideoFormat, VideoFrame, VideoOptions, VideoSource
@@ -54,6 +55,27 @@ async def test_a_picture_is_seen_in_its_colours(venue: Venue, format: VideoForma
         # Red is brighter than blue, and its red difference is on the other side of grey.
         assert int(luma[120, 40]) > int(luma[120, 280])
         assert int(red_difference[60, 20]) > 128 > int(red_difference[60, 140])
+
+
+async def keep_moving(source: VideoSource) -> None:
+    """Show a colour that takes another place each tenth of a second."""
+    number = 0
+    while True:
+        source.capture_frame(VideoFrame.of(moving(number // 3)))
+        number += 1
+        await anyio.sleep(0.033)
+
+
+async def test_a_colour_that_moves_is_seen_where_it_is(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            source = VideoSource(WIDTH, HEIGHT)
+            await a.local_participant.publish_video(source)
+            group.start_soon(keep_moving, source)
+            with (await subscribed(b)).video_frames() as stream, anyio.fail_after(PATIENCE):
+                places = [place_of((await anext(stream)).pixels) for _ in range(10 * PLACES)]
+            group.cancel_scope.cancel()
+    assert went_round(places), places
 
 
 async def test_the_pictures_end_with_the_track(venue: Venue) -> None:

@@ -71,28 +71,29 @@ class SourceStream(Generic[F]):
 
     async def __anext__(self) -> F:
         while True:
-            if self._stream is None:
-                await self._next_track()
-            assert self._stream is not None
+            stream = self._stream
+            if stream is None:
+                stream = await self._next_stream()
             try:
-                return await anext(self._stream)
+                return await anext(stream)
             except StopAsyncIteration:
                 self._let_go()
 
-    async def _next_track(self) -> None:
-        if self._closed:
-            raise StopAsyncIteration
-        try:
-            await self._link.watches.until(lambda: self._here() is not None or self._is_over())
-        except RoomClosedError:
-            raise StopAsyncIteration from None
-        publication = self._here()
-        if publication is None or publication.track is None:
+    async def _next_stream(self) -> MediaStream[F]:
+        while not self._closed:
+            try:
+                await self._link.watches.until(lambda: self._here() is not None or self._is_over())
+            except RoomClosedError:
+                break
+            publication = self._here()
+            if publication is not None and publication.track is not None:
+                self._stream = self._open(publication.track)
+                self._publication = publication
+                return self._stream
             if self._is_over():
-                raise StopAsyncIteration
-            return  # gone again before we ran; look anew
-        self._stream = self._open(publication.track)
-        self._publication = publication
+                break
+            # A track that came and went again before we ran.
+        raise StopAsyncIteration
 
     def _here(self) -> RemoteTrackPublication | None:
         """The latest publication of the source that we are subscribed to."""

@@ -29,7 +29,7 @@ from .._types import AutoSubscribe
 from ._calls import Call
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._data_receivers import RemoteDataTrack
-from ._enums import ConnectionState, DisconnectReason
+from ._enums import ConnectionState, DisconnectReason, known
 from ._link import Link
 from ._participants import LocalParticipant
 from ._presence import Presence
@@ -143,7 +143,7 @@ class Room(Presence, Session):
         return self._end is None
 
     @property
-    def disconnect_reason(self) -> int | None:
+    def disconnect_reason(self) -> DisconnectReason | int | None:
         """Why the room ended for us; None while it has not."""
         return None if self._end is None else self._end.reason
 
@@ -271,7 +271,7 @@ class Room(Presence, Session):
         if self._end is not None:
             return
         reason = self._reason if self._reason is not None else self._asked_reason
-        self._end = events.Disconnected(reason=DisconnectReason.UNKNOWN if reason is None else reason)
+        self._end = events.Disconnected(reason=known(DisconnectReason, reason or 0))
         self._link.close(self._end.reason)
         self._emit(self._end)
         for subscription in list(self._subscriptions):

@@ -70,7 +70,7 @@ class StreamWriter(Generic[T]):
     # --- life -----------------------------------------------------------------------------------------------------
 
     async def __aenter__(self: W) -> W:
-        await self._sending._check_may_send("send streams")  # pyright: ignore[reportPrivateUsage] - a part of it
+        await self._check_may_send()
         link = self._link
 
         def reclaim(event: ffi.FfiEvent) -> None:
@@ -95,13 +95,18 @@ class StreamWriter(Generic[T]):
             self.abort("cancelled" if not issubclass(exc_type, Exception) else f"failed: {exc_type.__name__}")
 
     async def write(self, data: T) -> None:
-        """Send more.  Returns when the connection has taken it."""
+        """Send more.  Returns when the connection has taken it.
+
+        Raises :class:`RoomPermissionError` when the permission was taken meanwhile: a server throws the rest away and
+        says nothing, so the stream is given up.
+        """
         self._check_open()
         if self._busy:
             raise anyio.BusyResourceError("writing to this stream")
         self._busy = True
         try:
             for piece in self._pieces(data):
+                await self._check_may_send()
                 event = await self._link.answer(self._link.send(self._write_request(piece)), "stream not written")
                 _check(event, "stream not written", self._link)
                 self.written += len(piece.encode() if isinstance(piece, str) else piece)
@@ -116,6 +121,11 @@ class StreamWriter(Generic[T]):
         if not self._open:
             return
         self._link.check_open()
+        try:
+            await self._check_may_send()
+        except BaseException:
+            self.abort("incomplete")
+            raise
         call = self._link.send(self._give_handle("", attributes))
         event = await self._link.answer(call, "stream not closed")
         _check(event, "stream not closed", self._link)
@@ -135,6 +145,9 @@ class StreamWriter(Generic[T]):
         self._open = False
         self._link.consumed(self._handle)
         return request
+
+    async def _check_may_send(self) -> None:
+        await self._sending._check_may_send("send streams")  # pyright: ignore[reportPrivateUsage] - a part of it
 
     def _check_open(self) -> None:
         self._link.check_open()

@@ -20,7 +20,7 @@ from . import _model
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._data_receivers import DataTrackInbox
 from ._encryption import RoomEncryption, state_of
-from ._enums import ConnectionState, ParticipantState
+from ._enums import ConnectionState, DisconnectReason, ParticipantState, known
 from ._link import Link
 from ._messages import ChatMessage, TranscriptionSegment
 from ._model import LocalState, RemoteState, permissions_of
@@ -155,7 +155,7 @@ class Model:
         state.standing = ParticipantState.DISCONNECTED
         state.is_speaking = False
         self._link.drop(state.handle)
-        self._emit(events.ParticipantLeft(participant=state.view, reason=reason))
+        self._emit(events.ParticipantLeft(participant=state.view, reason=known(DisconnectReason, reason)))
 
     def _on_participant_connected(self, event: room_pb.RoomEvent) -> None:
         owned = event.participant_connected.info
