@@ -7,6 +7,7 @@ better home is tested below.  The queues that drop or overflow are held against 
 from __future__ import annotations
 
 import ast
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
@@ -21,7 +22,18 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from livekit_agent import JobStatus, ResourceExhaustedError, RoomClosedError, RpcError, StreamError, events, handlers
+from livekit_agent import (
+    BaseHandler,
+    Job,
+    JobMetadata,
+    JobStatus,
+    ResourceExhaustedError,
+    RoomClosedError,
+    RpcError,
+    StreamError,
+    events,
+    handlers,
+)
 from livekit_agent import _bounds as bounds
 from livekit_agent.dispatch import DispatchServer, _room_line
 from livekit_agent.dispatch._events import JobRecord, StatusUpdate
@@ -242,9 +254,30 @@ def test_of_a_job_s_statuses_the_latest_are_kept() -> None:
 
 
 async def test_sync_requests_share_a_bounded_number_of_threads() -> None:
-    limiter = handlers._request_threads()
-    assert limiter.total_tokens == bounds.SYNC_REQUEST_THREADS_MAX
-    assert handlers._request_threads() is limiter
+    assert handlers._request_threads().total_tokens == bounds.SYNC_REQUEST_THREADS_MAX
+    handlers._request_threads().total_tokens = 3
+    at_work: list[Job] = []
+    let_go = threading.Event()
+
+    class Slow(BaseHandler):
+        def on_job_request(self, job: Job) -> bool:  # type: ignore[override]
+            at_work.append(job)
+            return let_go.wait(30)
+
+    job: Any = object()
+    for _ in range(2):  # those who give up leave their threads where they hang
+        with anyio.move_on_after(0.1):
+            async with anyio.create_task_group() as askers:
+                for _ in range(5):
+                    askers.start_soon(handlers.ask, Slow(), job)
+    assert len(at_work) == 3
+    let_go.set()
+    with anyio.fail_after(10):
+        assert await handlers.ask(Slow(), job) == JobMetadata(), "and then they are there for others"
+    with anyio.fail_after(10):
+        while handlers._request_threads().borrowed_tokens:  # noqa: ASYNC110 - the threads' last act
+            await anyio.sleep(0.01)
+    assert len(at_work) == 4
 
 
 def test_the_early_events_of_a_stream_are_bounded_where_they_are_kept() -> None:

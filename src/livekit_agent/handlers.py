@@ -11,7 +11,9 @@ the offer ends.  Other synchronous callbacks run on the event loop and must not 
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
@@ -358,11 +360,39 @@ async def _call_request(function: Callable[[Job], Any], job: Job) -> object:
         answer = function(job)
         # A plain function that wraps a coroutine function looks like it, and may have run it already.
         return await answer if inspect.isawaitable(answer) else answer
-    # A plain function may still hand back an awaitable (a lambda around a coroutine function does); in a box, because
-    # trio takes a bare one from a thread for a mistake.
-    boxed = await anyio.to_thread.run_sync(_boxed, function, job, abandon_on_cancel=True, limiter=_request_threads())
-    answer = boxed[0]
+    # A plain function may still hand back an awaitable (a lambda around a coroutine function does).
+    answer = await _in_a_thread(function, job)
     return await answer if inspect.isawaitable(answer) else answer
+
+
+async def _in_a_thread(function: Callable[[Job], Any], job: Job) -> Any:
+    """Call in a thread, which is abandoned on cancellation.
+
+    Its place is free when the thread is done, not when nobody waits for it any more: on asyncio AnyIO's own limiter
+    gives it back at once, and a lookup that hangs would cost one more thread with each offer.
+    """
+    from .rooms._mailbox import current_loop
+
+    loop, places, thread = current_loop(), _request_threads(), object()
+    begun = threading.Lock()  # whoever gets it: the thread, which will run the function, or we, and it never will
+
+    def call() -> tuple[Any]:
+        if not begun.acquire(blocking=False):
+            return (None,)
+        try:
+            # In a box, because trio takes a bare awaitable from a thread for a mistake.
+            return (function(job),)
+        finally:
+            with suppress(RuntimeError):  # the event loop is gone, and its places with it
+                loop.post(lambda: places.release_on_behalf_of(thread))
+
+    await places.acquire_on_behalf_of(thread)
+    try:
+        return (await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)))[0]
+    except BaseException:
+        if begun.acquire(blocking=False):
+            places.release_on_behalf_of(thread)
+        raise
 
 
 def _runs_on_the_loop(function: Callable[..., Any]) -> bool:
@@ -373,10 +403,6 @@ def _runs_on_the_loop(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(inspect.unwrap(function)) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - an object with an async __call__
     )
-
-
-def _boxed(function: Callable[[Job], Any], job: Job) -> tuple[Any]:
-    return (function(job),)
 
 
 def _request_threads() -> anyio.CapacityLimiter:

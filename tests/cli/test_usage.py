@@ -13,7 +13,9 @@ import click
 import pytest
 
 import livekit_agent
+from livekit_agent import RoomConnectError
 from livekit_agent.cli._app import app, run_command_line
+from livekit_agent.cli._exit import exit_code
 from livekit_agent.cli._help import LazyGroup, Option
 
 from .conftest import Result, environment
@@ -66,6 +68,8 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["run", "no_such_module:handler"], 1, "no module named 'no_such_module'", "installed"),
         (["run", "agent:nope"], 1, "agent has no 'nope'", "it has handler"),
         (["run", "agent:handler"], 78, "LIVEKIT_URL: not set", "LIVEKIT_URL or --url"),
+        (["token", "--room", "r", "--identity", "i", "--ttl", "inf"], 2, "--ttl", "token --help"),
+        (["token", "--room", "r", "--identity", "i", "--ttl", "500ms"], 2, "--ttl", "token --help"),
         (["dev", "no_such_file.py"], 2, "does not exist", "dev --help"),
         (["dev", "agent.py", "--say", "hello"], 2, "--say and --play need --room", "dev --help"),
         (["serve", "--port", "99999"], 2, "99999 is not in the range", "serve --help"),
@@ -104,6 +108,19 @@ def test_a_wrong_configuration_is_told_whole_and_ends_with_78(
     assert len(result.errors) == len(faults)
     assert all(fault in line for fault, line in zip(faults, result.errors, strict=True))
     assert SECRET not in result.err
+
+
+def test_the_digits_of_a_refusal_in_a_port_are_none() -> None:
+    assert exit_code(RoomConnectError("could not join the room: 127.0.0.1:4010 refused")) == 69
+    assert exit_code(RoomConnectError("could not join the room: HTTP 401", code="ROOM_REFUSED")) == 77
+
+
+def test_no_jobs_at_all_is_a_fault_and_not_no_limit(command: Command, write: Write) -> None:
+    write("agent.py", HANDLER)
+    result = command("run", "agent:handler", "--max-jobs", "0", env={**KEYS, "LIVEKIT_URL": "ws://localhost:1"})
+    assert (result.code, len(result.errors)) == (78, 1)
+    assert "--max-jobs: 0 is not in 1.." in result.errors[0]
+    assert "'unlimited' for no limit" in result.hints[0]
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any, Protocol, Self
 
 import anyio
 import anyio.abc
+import pytest
 from realserver import KEY, SECRET, RealServer, free_port
 
 from livekit_agent import JobStatus, UniversalWorker, WorkerOptions
@@ -232,3 +233,15 @@ class RealBackdrop(_Common):
     async def registered(self, worker: UniversalWorker) -> None:
         """The worker is in the pool; the response to its registration is written a moment before."""
         await self.server.wait_log("worker registered", lambda line: line.get("workerID") == worker.worker_id)
+
+
+def both_servers(fixture_of_the_real_one: str) -> Any:
+    """A fixture: the embedded server, then the real one that the named fixture starts."""
+
+    @pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real_server)])
+    def backdrop(request: pytest.FixtureRequest) -> EmbeddedBackdrop | RealBackdrop:
+        if request.param == "embedded":
+            return EmbeddedBackdrop()
+        return RealBackdrop(request.getfixturevalue(fixture_of_the_real_one))
+
+    return backdrop

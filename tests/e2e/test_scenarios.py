@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from backdrop import EmbeddedBackdrop, RealBackdrop, unique
+from backdrop import both_servers, unique
 
 from livekit_agent import (
     AuthenticationError,
@@ -30,18 +30,8 @@ from livekit_agent.api import ApiError
 pytestmark = pytest.mark.timeout(90)
 
 
-def _both_servers(fixture_of_the_real_one: str) -> Any:
-    @pytest.fixture(params=["embedded", pytest.param("real", marks=pytest.mark.real_server)])
-    def backdrop(request: pytest.FixtureRequest) -> EmbeddedBackdrop | RealBackdrop:
-        if request.param == "embedded":
-            return EmbeddedBackdrop()
-        return RealBackdrop(request.getfixturevalue(fixture_of_the_real_one))
-
-    return backdrop
-
-
-backdrop = _both_servers("shared_real_server")
-mortal_backdrop = _both_servers("own_real_server")
+backdrop = both_servers("shared_real_server")
+mortal_backdrop = both_servers("own_real_server")
 
 
 LEFT = "agent worker left the room"
@@ -509,7 +499,7 @@ async def test_a_burst_of_a_hundred_dispatches_all_run(backdrop: Any) -> None:
     assert len(set(agent.terminated)) == 101
 
 
-async def test_max_jobs_is_never_exceeded_and_the_last_slot_is_used(backdrop: Any) -> None:
+async def test_case_70_max_jobs_is_never_exceeded_and_the_last_slot_is_used(backdrop: Any) -> None:
     name, room = unique("limit"), unique("room")
     async with backdrop as stage:
         agent = Agent()

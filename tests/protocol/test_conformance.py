@@ -35,6 +35,7 @@ from livekit_agent.protocol import (
     Stage,
     WorkerStatusReceived,
 )
+from livekit_agent.testing import contracts
 
 from . import frames, pair
 from .pair import Pair, RawServer, RawWorker, names, new_worker, of_type
@@ -72,18 +73,34 @@ CASES: dict[int, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def numbers_tested() -> set[int]:
-    """The case numbers in the names of this directory's tests."""
+def numbers_tested(directory: Path) -> set[int]:
+    """The case numbers in the names of a directory's tests."""
     found: set[int] = set()
-    for path in Path(__file__).parent.glob("test_*.py"):
+    for path in directory.glob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.FunctionDef) and (match := re.match(r"test_case_((?:\d+_(?:and_)?)+)", node.name)):
+            function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if function and (match := re.match(r"test_case_((?:\d+_(?:and_)?)+)", node.name)):
                 found.update(int(number) for number in re.findall(r"\d+", match[1]))
     return found
 
 
+def said_of(place: str) -> set[int]:
+    return {number for number, places in CASES.items() if place in places}
+
+
 def test_every_case_that_is_said_to_be_tested_here_is_and_no_other() -> None:
-    assert numbers_tested() == {number for number, places in CASES.items() if HERE in places}
+    assert numbers_tested(Path(__file__).parent) == said_of(HERE)
+
+
+def test_every_case_that_is_said_to_be_asked_of_a_real_server_is_and_no_other() -> None:
+    assert numbers_tested(Path(__file__).parents[1] / "e2e") == said_of(REAL)
+
+
+def test_every_case_has_its_number_where_it_is_tested() -> None:
+    """In a test's name, or in the published suite, which ``tests/e2e/test_contracts.py`` plays against our worker."""
+    tests = Path(__file__).parents[1]
+    named = {number for place in ("protocol", "runtime", "e2e") for number in numbers_tested(tests / place)}
+    assert named | {case.number for case in contracts.CASES if case.run is not None} == set(CASES)
 
 
 def test_the_table_names_every_case_of_the_specification() -> None:

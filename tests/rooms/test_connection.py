@@ -25,6 +25,7 @@ from livekit_agent.rooms import (
     VideoOptions,
     VideoSource,
 )
+from livekit_agent.rooms._room import _connect_error
 
 #: A full reconnect joins anew, and a server holds the news of it back for up to 3 s.
 SLOW = 2 * PATIENCE
@@ -74,6 +75,23 @@ async def test_a_refused_token_ends_it_at_the_first_url(venue: Venue, caplog: py
             await venue.rooms.connect(venue.url, bad, options=ConnectOptions(fallback_urls=(dead_url(venue),)))
         assert caught.value.code == "ROOM_REFUSED"
         assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("signal failure: client error: 401 Unauthorized - invalid token: eyJhbGciOiJIUzI1NiJ9.eyJl.x", "ROOM_REFUSED"),
+        ("signal failure: client error: 401", "ROOM_REFUSED"),
+        ("signal failure: Connection refused: ws://127.0.0.1:4010/rtc", "ROOM_CONNECT_FAILED"),
+        (
+            "signal failure: timed out: ws://h:401/rtc?access_token=eyJhbGciOiJ9.eyJ401.401",
+            "ROOM_CONNECT_FAILED",
+        ),
+        ("signal failure: client error: 404 Not Found - room-401", "ROOM_CONNECT_FAILED"),
+    ],
+)
+def test_a_port_or_a_token_with_the_digits_of_a_refusal_is_none(text: str, code: str) -> None:
+    assert _connect_error(text).code == code
 
 
 @pytest.mark.virtual

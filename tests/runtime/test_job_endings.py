@@ -13,7 +13,7 @@ from .harness import FAILED, SUCCESS, ScriptedRooms, until_cancelled, world
 pytestmark = pytest.mark.virtual
 
 
-async def test_a_handler_that_returns_is_a_success() -> None:
+async def test_case_52_a_handler_that_returns_is_a_success_which_is_told_before_it_leaves() -> None:
     async def assigned(ctx: JobContext) -> None:
         await w.told("AJ_1 RUNNING")
         w.tell("handler")

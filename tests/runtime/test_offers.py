@@ -9,6 +9,7 @@ import pytest
 from livekit.protocol import agent as pb
 
 from livekit_agent import CustomLoadCalculator, Job, JobContext, JobMetadata, Reject, WorkerStatus
+from livekit_agent.protocol import _jobs as job_book
 
 from .harness import SUCCESS, World, until_cancelled, world
 
@@ -193,6 +194,53 @@ async def test_an_offer_is_answered_within_two_and_a_half_seconds_whatever_the_h
         assert anyio.current_time() == began + 2.5
         await anyio.sleep(100)
         assert [h.kind for h in w.gateway.heard].count("availability") == 1
+
+
+@virtual
+async def test_an_answer_that_comes_when_the_job_is_long_forgotten_is_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_book, "ENDED_JOBS_MAX", 2)
+
+    async def request(job: Job) -> bool:
+        if job.id == "AJ_late":
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(60)
+            return True
+        return False
+
+    async with world(callbacks={"job_request": request}) as w:
+        line = await w.gateway.registered()
+        line.offer("AJ_late")
+        assert not (await w.gateway.answer("AJ_late")).available
+        for name in ("AJ_1", "AJ_2", "AJ_3"):
+            line.offer(name)
+            await w.gateway.answer(name)
+        await anyio.sleep(100)
+        assert w.worker.status is WorkerStatus.AVAILABLE
+        assert w.worker.book.get("AJ_late") is None
+
+
+@virtual
+async def test_an_answer_to_an_offer_is_no_answer_to_the_next_one_of_the_same_job() -> None:
+    asked: list[float] = []
+
+    async def request(job: Job) -> bool:
+        asked.append(anyio.current_time())
+        if len(asked) == 1:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(5)
+            return True
+        await anyio.sleep(2)
+        return False
+
+    async with world(until_cancelled, callbacks={"job_request": request}) as w:
+        line = await w.gateway.registered()
+        line.offer("AJ_1")
+        assert not (await w.gateway.answer("AJ_1")).available
+        await anyio.sleep(1.5)
+        del w.gateway.answers["AJ_1"]
+        line.offer("AJ_1")
+        assert not (await w.gateway.answer("AJ_1")).available
+        assert anyio.current_time() == asked[1] + 2
 
 
 @virtual

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -80,6 +81,17 @@ async def test_infinity_never_cancels() -> None:
         await w.told("AJ_1 RUNNING")
         report = await w.worker.stop()
         assert report.drained == ("AJ_1",)
+
+
+async def test_what_is_no_time_is_refused_before_anything_has_begun() -> None:
+    async with world(until_cancelled) as w:
+        await w.give()
+        with pytest.raises(ValueError, match="seconds"):
+            await w.worker.stop(math.nan)
+        soon: Any = "soon"
+        with pytest.raises(TypeError):
+            w.worker.request_stop(soon)
+        assert w.worker.status is WorkerStatus.FULL
 
 
 async def test_a_second_stop_shortens() -> None:

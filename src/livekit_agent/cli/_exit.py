@@ -88,7 +88,7 @@ def exit_code(error: BaseException) -> ExitCode | None:
     if isinstance(error, ApiError):
         return _api_code(error)
     if isinstance(error, RoomConnectError):
-        return ExitCode.AUTH if "401" in error.message else ExitCode.UNAVAILABLE
+        return ExitCode.AUTH if error.code == "ROOM_REFUSED" else ExitCode.UNAVAILABLE
     if isinstance(error, ConnectionLostError) and error.code == "CONNECTION_GAVE_UP":
         return ExitCode.GAVE_UP
     return next((code for kind, code in _CODES if isinstance(error, kind)), None)

@@ -74,9 +74,11 @@ class MaxJobs(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The text's meaning is ``config``'s business; the word stands for itself until then."""
         try:
-            return _SETTINGS["max_jobs"].parse(str(value)) or _UNLIMITED
+            number = _SETTINGS["max_jobs"].parse(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        # Not `or`: 0 is a fault, which the configuration names.
+        return _UNLIMITED if number is None else number
 
 
 class _Unlimited:

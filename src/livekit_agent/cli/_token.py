@@ -12,6 +12,9 @@ from ._options import Duration, read_config
 
 __all__ = ["token"]
 
+#: A token says when it expires in whole seconds; one for ever cannot be written.
+_TTL_MAX = 100 * 365 * 86_400
+
 
 def _token_option(*names: str, section: str = "Token", **kwargs: Any) -> Any:
     return click.option(*names, cls=Option, section=section, **kwargs)
@@ -42,6 +45,8 @@ def token(room: str, identity: str, name: str, metadata: str, ttl: float, hidden
     from ..protocol import mint_token
     from ._exit import only
 
+    if not 1 <= ttl <= _TTL_MAX:
+        raise click.UsageError("--ttl: from one second to 100 years")
     config = read_config(flags)
     only(config, "api_key", "api_secret")
     video = {

@@ -86,11 +86,6 @@ class Lifecycle:
         """Connections in a row that failed or did not last."""
         return self._failures
 
-    @property
-    def refused(self) -> bool:
-        """The server refuses the token now: no new jobs until it takes the worker on again."""
-        return self._auth_refusals > 0
-
     def registered(self, now: float) -> None:
         """A connection got its register response."""
         self._registered_at = now
@@ -114,10 +109,6 @@ class Lifecycle:
         if isinstance(error, HandshakeError) and error.retry_after is not None:
             delay = max(delay, min(error.retry_after, RETRY_AFTER_MAX))
         return Retry(delay=delay, hint=_FLAP_HINT if self._flaps >= _FLAPS_WORTH_TELLING else "")
-
-    def idle(self, error: AuthenticationError) -> GiveUp:
-        """The last job ended while the server refused the token."""
-        return GiveUp(error=error)
 
     def _refused(self, error: AuthenticationError, jobs_running: bool) -> Retry | GiveUp:
         self._auth_refusals += 1

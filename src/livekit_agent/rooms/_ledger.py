@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
+from .._bounds import ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX
 from .._errors import RoomError, RoomPermissionError
 from .._types import NO_ATTRIBUTES, ConnectionQuality, ParticipantPermissions
 from ._enums import DisconnectReason, ParticipantKind, TrackKind, TrackSource
@@ -48,10 +49,7 @@ from ._ledger_events import (
     TrackRecord,
 )
 
-__all__ = ["ATTRIBUTES_BYTES_MAX", "METADATA_BYTES_MAX", "RoomLedger"]
-
-METADATA_BYTES_MAX = 524_288
-ATTRIBUTES_BYTES_MAX = 65_536
+__all__ = ["RoomLedger"]
 
 _ID_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import MappingProxyType, TracebackType
@@ -24,7 +25,7 @@ import anyio.lowlevel
 
 from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT, ROOM_LEAVE_TIMEOUT, RPC_INVOCATIONS_MAX, STREAM_BUFFER_BYTES_MAX
-from .._errors import RoomClosedError, RoomConnectError, RoomError, printable
+from .._errors import RoomClosedError, RoomConnectError, RoomError, printable, redact
 from .._types import AutoSubscribe
 from ._calls import Call
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
@@ -46,6 +47,9 @@ from ._updates import Model
 __all__ = ["Room", "RoomStatistics", "join"]
 
 E = TypeVar("E", bound=events.RoomEvent)
+
+#: The status, and neither a port nor a piece of a name.
+_REFUSED = re.compile(r"(?<![\w.:-])401(?![\w.-])|\bUnauthorized\b")
 
 NO_HANDLERS: Mapping[str, RpcHandler] = MappingProxyType({})
 
@@ -411,8 +415,9 @@ async def _attempt(
 
 def _connect_error(text: str) -> RoomConnectError:
     """The library's error text, which may quote the whole token, as an error that does not."""
+    text = redact(text)  # before it is looked into: any three digits may be part of a token
     hint = ""
-    if "401" in text or "Unauthorized" in text:
+    if _REFUSED.search(text):
         hint = "the server does not accept the token: wrong key or secret, expired, or without roomJoin"
         # Any other server of the same project would refuse it too.
         return RoomConnectError(f"could not join the room: {printable(text)}", hint=hint, code="ROOM_REFUSED")

@@ -63,7 +63,9 @@ class Intake:
     def on_offer(self, event: JobOffered) -> None:
         """Begin to think about it."""
         assert self.tasks is not None
-        self.tasks.start_soon(self._answer, event.job)
+        # Here and not in the task, which gets to run later: the offer may be void by then.
+        self._asking[event.job.id] = scope = anyio.CancelScope()
+        self.tasks.start_soon(self._answer, event.job, scope)
 
     def on_answer_expired(self, event: AnswerExpired) -> None:
         """The core has declined: the handler's answer is of no interest any more."""
@@ -76,23 +78,23 @@ class Intake:
         if self.tasks is not None:
             self.tasks.cancel()
 
-    async def _answer(self, job: Job) -> None:
+    async def _answer(self, job: Job, scope: anyio.CancelScope) -> None:
         """Ask the handler about one offer and answer it.  The core declines by itself at the answer's deadline."""
         answer: JobMetadata | Reject = Reject()
         self.answering.append(job.id)
         try:
-            with anyio.CancelScope() as scope:
-                self._asking[job.id] = scope
+            with scope:
                 if self._wanted(job):
                     answer = await self._ask(job)
         finally:
             self.answering.remove(job.id)
             self._changes.notify()
-        if self._asking.get(job.id) is scope:
-            del self._asking[job.id]
-        if scope.cancelled_caught:
+        if self._asking.get(job.id) is not scope:
+            # Also what a handler says that ignored its cancellation: the core may have forgotten the job since, or have
+            # been offered it anew.
             self._log.warning("on_job_request did not answer for job %s in time; declined", printable(job.id))
             return
+        del self._asking[job.id]
         session = self._supervisor.session
         if session is None:
             return  # the offer went with its connection

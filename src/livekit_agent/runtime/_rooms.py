@@ -228,5 +228,7 @@ def _refusal(answer: Refused) -> RoomConnectError:
     message = f"could not join the room: HTTP {answer.status}" + f": {text}" * bool(text)
     if answer.status == _NOT_FOUND:
         return _NoSuchPlace(message, hint="is that an embedded dispatch server (livekit-agent serve or dev)?")
-    hint = "the server does not accept the token: wrong key or secret, expired, or without roomJoin"
-    return RoomConnectError(message, hint=hint if answer.status == 401 else "")
+    if answer.status == 401:
+        hint = "the server does not accept the token: wrong key or secret, expired, or without roomJoin"
+        return RoomConnectError(message, hint=hint, code="ROOM_REFUSED")
+    return RoomConnectError(message)

@@ -21,6 +21,7 @@ Every decision about the conversation is the core's (``protocol``).  A lost conn
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -322,8 +323,10 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         return report
 
     def request_stop(self, timeout: float | None = None) -> None:
-        """Begin a stop without waiting for it.  From the worker's own event loop only."""
+        """Begin a stop without waiting for it.  From the worker's own event loop only.  ValueError for NaN."""
         timeout = self.options.shutdown_timeout if timeout is None else timeout
+        if math.isnan(timeout):  # before anything has begun; no deadline is ever due at it
+            raise ValueError("timeout: expected seconds, or inf")
         self._stop_wanted = True
         if not self._started or self._closed:
             return  # start will be a no-op, or was
