@@ -219,10 +219,12 @@ def test_the_tests_own_dice_replay_and_those_of_others_are_left_alone(project: R
 # ------------------------------------------------------------------------------------------------ the real world
 
 REAL_WORLD = """
+import http.client
 import socket
 import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from time import time as now
 
 ASKS = {
@@ -234,6 +236,9 @@ ASKS = {
     "socket.create_connection()": lambda: socket.create_connection(("localhost", 1)),
     "threading.Thread.start()": lambda: threading.Thread(target=print).start(),
     "subprocess.Popen()": lambda: subprocess.Popen(["true"]),
+    "time.perf_counter_ns()": lambda: time.perf_counter_ns(),
+    "a connection of http.client's": lambda: http.client.HTTPConnection("localhost", 1).connect(),
+    "a thread of an executor's": lambda: ThreadPoolExecutor().submit(print),
 }
 
 @pytest.mark.agent_seeds(1)
@@ -256,11 +261,18 @@ def test_outside_it_is_allowed():
 
 def test_a_handler_that_asks_for_the_real_world_gets_an_error_that_names_the_call(project: Run) -> None:
     result = project(REAL_WORLD)
-    result.assert_outcomes(failed=16, passed=1)
-    for name in ("time.time", "time.sleep", "time.monotonic", "socket.socket", "socket.create_connection"):
-        result.stdout.fnmatch_lines([f"E*RealWorldError: {name}() under virtual time"])
-    result.stdout.fnmatch_lines(["E*RealWorldError: threading.Thread.start() under virtual time"])
-    result.stdout.fnmatch_lines(["E*RealWorldError: subprocess.Popen() under virtual time"])
+    result.assert_outcomes(failed=22, passed=1)
+    told = re.findall(r"^E +\S*RealWorldError: (.*)\(\) under virtual time$", str(result.stdout), re.M)
+    assert {name: told.count(name) for name in told} == {
+        "time.time": 4,
+        "time.sleep": 2,
+        "time.monotonic": 2,
+        "time.perf_counter_ns": 2,
+        "socket.socket": 2,
+        "socket.create_connection": 4,
+        "threading.Thread.start": 4,
+        "subprocess.Popen": 2,
+    }
     assert str(result.stdout).count('"time.time() by name": lambda: now(),') >= 2  # the traceback shows who asked
 
 
@@ -319,6 +331,14 @@ def test_sync(agent_room):
 
 @pytest.mark.agent_seeds(3, faults=("earthquake",))
 async def test_unknown_fault(agent_room):
+    pass
+
+@pytest.mark.agent_seeds(0)
+async def test_no_seeds(agent_room):
+    pass
+
+@pytest.mark.agent_seeds(3, fault=("reset",))
+async def test_misspelt(agent_room):
     pass
 
 def test_without_the_mark(agent_room):
@@ -384,6 +404,8 @@ def test_mistakes_are_told_in_one_line(wrong: dict[str, str]) -> None:
         wrong["test_unknown_fault"].strip().splitlines()[0]
         == f"agent_seeds knows no fault earthquake; there are {known}"
     )
+    assert wrong["test_no_seeds"].strip() == "agent_seeds needs a number of seeds, at least 1, not 0"
+    assert wrong["test_misspelt"].strip().splitlines()[0] == "agent_seeds knows no fault; there are n, faults, limit"
     assert "agent_room needs @pytest.mark.agent_seeds on the test" in wrong["test_without_the_mark"]
 
 

@@ -28,18 +28,25 @@ __all__: list[str] = []
 _FIXTURES = ("agent_server", "agent_worker", "agent_room", "agent_clock")
 _BACKENDS = ("asyncio", "trio")
 _SEEDS = 20
+_ARGUMENTS = ("n", "faults", "limit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Register the options."""
     group = parser.getgroup("livekit-agent", "LiveKit agents under simulation")
     group.addoption("--agent-seed", type=_seed, help="run agent_seeds tests with this one seed")
-    group.addoption("--agent-seeds", type=int, help="run agent_seeds tests with so many seeds")
+    group.addoption("--agent-seeds", type=_number, help="run agent_seeds tests with so many seeds")
     group.addoption("--agent-backend", choices=_BACKENDS, help="run agent_seeds tests on this backend only")
 
 
 def _seed(text: str) -> int:
     return int(text, 0)
+
+
+def _number(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -71,16 +78,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     function = inspect.unwrap(pyfuncitem.obj)
     if not inspect.iscoroutinefunction(function):
         pytest.fail("agent_seeds marks async tests", pytrace=False)
-    from ._seeds import CONNECTION_FAULTS, VIRTUAL_LIMIT, TestHungError, TestLeakError, run_seeds
+    from ._seeds import VIRTUAL_LIMIT, TestHungError, TestLeakError, run_seeds
 
-    faults = tuple(mark.kwargs.get("faults", ()))
-    if unknown := [kind for kind in faults if kind not in CONNECTION_FAULTS]:
-        known = ", ".join(CONNECTION_FAULTS)
-        pytest.fail(f"agent_seeds knows no fault {', '.join(unknown)}; there are {known}", pytrace=False)
+    n, faults = _read(mark)
     config = pyfuncitem.config
     names = pyfuncitem._fixtureinfo.argnames  # pyright: ignore[reportPrivateUsage] - as pytest's own runner does
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    count = config.getoption("--agent-seeds") or (mark.args[0] if mark.args else mark.kwargs.get("n", _SEEDS))
+    count = config.getoption("--agent-seeds") or n
     seed = config.getoption("--agent-seed")
     try:
         run_seeds(
@@ -98,6 +102,24 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     else:
         return True
     pytest.fail(text, pytrace=False)
+
+
+def _read(mark: pytest.Mark) -> tuple[int, tuple[str, ...]]:
+    """The mark's number of seeds and its faults.  What it does not know is a mistake: no test passes for it."""
+    from ._seeds import CONNECTION_FAULTS
+
+    unknown = [repr(value) for value in mark.args[1:]] + [name for name in mark.kwargs if name not in _ARGUMENTS]
+    if unknown:
+        pytest.fail(f"agent_seeds knows no {', '.join(unknown)}; there are {', '.join(_ARGUMENTS)}", pytrace=False)
+    n: object = mark.args[0] if mark.args else mark.kwargs.get("n", _SEEDS)
+    if not isinstance(n, int) or n < 1:
+        pytest.fail(f"agent_seeds needs a number of seeds, at least 1, not {n!r}", pytrace=False)
+    faults = mark.kwargs.get("faults", ())
+    faults = (faults,) if isinstance(faults, str) else tuple(faults)
+    if unknown := [kind for kind in faults if kind not in CONNECTION_FAULTS]:
+        known = ", ".join(CONNECTION_FAULTS)
+        pytest.fail(f"agent_seeds knows no fault {', '.join(unknown)}; there are {known}", pytrace=False)
+    return n, faults
 
 
 def _nodeid(item: pytest.Function) -> str:

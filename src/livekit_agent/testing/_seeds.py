@@ -3,7 +3,8 @@
 The world is the simulation's: virtual time, a schedule decided by the seed, a network whose bytes take time and arrive
 in pieces, a dispatch server, rooms in memory.  The test's own code is refused the real world by name: a handler that
 reads ``time.time()`` would otherwise see a clock that is not the test's.  (``datetime.now()`` cannot be guarded, its
-type is C's.)
+type is C's.)  A clock is refused to who reads it himself, for libraries read it for their logs; what takes real time, a
+socket, a thread, a process, is refused as well when a library does it on the test's behalf.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import threading
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pkgutil import resolve_name
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 from unittest.mock import patch
 
@@ -51,13 +52,18 @@ _KEY, _SECRET = "testkey", "testsecret-testsecret-testsecret"
 CONNECTION_FAULTS = ("latency", "dribble", "stall", "half_close", "reset")
 """What ``agent_seeds(faults=...)`` may name: faults between the workers and the server."""
 
-#: Calls that would answer with the real world's time, or take it; who makes one gets an error that names it.
-_REAL_WORLD = (
+#: Calls that would answer with the real world's time; who makes one gets an error that names it.
+_CLOCKS = (
     ("time", "time"),
     ("time", "time_ns"),
     ("time", "monotonic"),
     ("time", "monotonic_ns"),
     ("time", "perf_counter"),
+    ("time", "perf_counter_ns"),
+)
+
+#: Calls that would take the real world's time; refused also when a library makes one that the test's code has called.
+_DEEDS = (
     ("time", "sleep"),
     ("socket", "socket"),
     ("socket", "create_connection"),
@@ -274,15 +280,16 @@ class _Run:
 
     def live(self) -> None:
         """Run the test in a world of its own; TestLeakError for what outlives it."""
-        threads, handles = threading.active_count(), _handles()
+        threads, handles = set(threading.enumerate()), _handles()
         state = random.getstate()
         random.seed(f"test:{self._seed}")  # the test's own dice: a jitter in a handler replays as well
         try:
             run_virtual(self._one_seed, backend=self._backend, seed=self._seed)
         finally:
             random.setstate(state)
-        if threading.active_count() > threads:
-            raise TestLeakError(f"the test left {threading.active_count() - threads} threads running")
+        # New ones, not the difference in number: one that was there before may have ended meanwhile.
+        if new := set(threading.enumerate()) - threads:
+            raise TestLeakError(f"the test left {len(new)} threads running: {sorted(thread.name for thread in new)}")
         if _handles() > handles:
             gc.collect()  # what is only waiting to be collected is no leak
             if (left := _handles() - handles) > 0:
@@ -354,10 +361,11 @@ def _real_world_refused() -> Generator[list[BaseException]]:
     refused: list[BaseException] = []
     with ExitStack() as patches:
         guards: dict[int, Any] = {}
-        for owner, name in _REAL_WORLD:
-            real = getattr(resolve_name(owner), name)
-            guards[id(real)] = guard = _guard(f"{owner}.{name}()", real, refused)
-            patches.enter_context(patch(f"{owner}.{name}", guard))
+        for asked, calls in ((_asked_itself, _CLOCKS), (_had_it_asked, _DEEDS)):
+            for owner, name in calls:
+                real = getattr(resolve_name(owner), name)
+                guards[id(real)] = guard = _guard(f"{owner}.{name}()", real, asked, refused)
+                patches.enter_context(patch(f"{owner}.{name}", guard))
         for module in list(sys.modules.values()):
             # Who wrote ``from time import time`` holds the real one already.
             if _is_users(getattr(module, "__file__", None) or "<"):
@@ -366,13 +374,20 @@ def _real_world_refused() -> Generator[list[BaseException]]:
         yield refused
 
 
-def _guard(what: str, real: Any, refused: list[BaseException]) -> Any:
+def _guard(what: str, real: Any, asked: Callable[[FrameType], bool], refused: list[BaseException]) -> Any:
+    def check(caller: FrameType) -> None:
+        __tracebackhide__ = True
+        if asked(caller):
+            error = refuse(what)
+            refused.append(error)
+            raise error
+
     if isinstance(real, type):
         # A class stays a class: libraries subclass it and ask isinstance.
         class Guarded(real):  # type: ignore[misc, valid-type]
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 __tracebackhide__ = True
-                _check(what, refused)
+                check(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
                 real.__init__(self, *args, **kwargs)
 
         Guarded.__name__ = real.__name__
@@ -380,19 +395,25 @@ def _guard(what: str, real: Any, refused: list[BaseException]) -> Any:
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        _check(what, refused)
+        check(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         return real(*args, **kwargs)
 
     return guarded
 
 
-def _check(what: str, refused: list[BaseException]) -> None:
-    """Refuse when the caller's caller is the user's code: neither installed, nor the interpreter's, nor ours."""
-    __tracebackhide__ = True
-    if _is_users(sys._getframe(2).f_code.co_filename):  # pyright: ignore[reportPrivateUsage]
-        error = refuse(what)
-        refused.append(error)
-        raise error
+def _asked_itself(caller: FrameType) -> bool:
+    """Whether the caller is the user's code: neither installed, nor the interpreter's, nor ours."""
+    return _is_users(caller.f_code.co_filename)
+
+
+def _had_it_asked(caller: FrameType) -> bool:
+    """Whether the user's code is on the stack, down to the run: what is below that is who called pytest."""
+    frame: FrameType | None = caller
+    while frame is not None and frame.f_code is not run_virtual.__code__:
+        if _is_users(frame.f_code.co_filename):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_users(filename: str) -> bool:
