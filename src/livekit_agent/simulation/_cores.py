@@ -125,7 +125,7 @@ class CoreWorld:
             self.note(worker.life, "converged", "available" if worker.registered else "disconnected")
         converged = all(worker.registered for worker in self.workers)
         self.note("world", "act", "converged" if converged else "not converged")
-        self.note("world", "end", tasks_left=0, rooms_left=0)
+        self.note("world", "end")
 
     def _live_until(self, until: float) -> None:
         heap, step = self._heap, self.trace.step

@@ -16,7 +16,7 @@ from ._recorder import recorded
 from ._runtime import run_virtual
 from ._scenario import Scenario
 from ._shields import watched_shields
-from ._trace import Trace
+from ._trace import Note, Trace, Value
 from ._world import World
 
 __all__ = ["CORES", "Verdict", "simulate"]
@@ -72,11 +72,15 @@ def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence
         last = trace.notes[-1].t if trace.notes else 0.0
         trace.note(last, "world", "crash", type(exc).__name__, "", text=only_leaf(exc).__class__.__name__)
     jury.finish()
+    end = trace.notes[-1].t
+    for judge in jury.checkers:
+        row: dict[str, Value] = {"evaluated": judge.evaluated, "broken": len(judge.violations)}
+        trace.keep(Note(end, "jury", "verdict", judge.name, "", row))
     return Verdict(
         scenario=scenario,
         backend=backend,
         digest=trace.digest(),
-        seconds=trace.notes[-1].t,
+        seconds=end,
         jobs=sum(1 for n in trace.notes if n.what == "stage" and n.kind == "assign"),
         faults=sum(1 for n in trace.notes if n.what == "fault"),
         violations=tuple(jury.violations),

@@ -35,6 +35,8 @@ class Exchange:
         who_am_i.set(label)
         world.note(label, "dial")
         await anyio.lowlevel.checkpoint()
+        if seat.skew:
+            self._tell_dial(seat, "clock_skew")
         if world.now() < seat.hang_until:
             self._tell_dial(seat, "hang_connect")
             await anyio.sleep_until(seat.hang_until)

@@ -1,7 +1,8 @@
 """Applying faults to a world: one method per kind, named after it.
 
 A fault method returns whether it took effect; only then is it counted.  Kinds that wait for their chance (a refused
-connect needs a connect) note their effect later, through ``self.took_effect``.  A fault with ``when`` strikes at the
+connect needs a connect, a stall needs bytes that it holds back) note their effect later, through ``self.took_effect``,
+and are never counted where nothing met with them.  A fault with ``when`` strikes at the
 first moment from ``at`` on in which its worker is in that state: uniform instants would hardly ever hit a handshake
 that takes a millisecond.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -52,8 +54,11 @@ class FaultDriver:
     def __init__(self, world: World) -> None:
         self._world = world
         self._waiting: list[Fault] = []
-        self._counted: dict[int, None] = {}
-        self._lines: dict[int, SimConnection] = {}
+        self._counted: dict[int, Fault] = {}
+        """By id, with the fault itself: were it gone, another could be born under its id and never count."""
+        self._joins: deque[Fault] = deque()
+        """Faults of joins that nobody has met with yet, in the order in which they will be."""
+        world.rooms.on_scripted = self._join_met
         world.trace.observe(self._look)
 
     async def run(self) -> None:
@@ -74,6 +79,7 @@ class FaultDriver:
         self._waiting.clear()
         world.conditions.latency = (0.0, 0.002)
         world.conditions.dribble = False
+        world.conditions.met.clear()
         for seat in world.seats:
             seat.refuse_until = seat.hang_until = world.now()
             seat.status_until = math.inf if seat.barred else world.now()
@@ -83,6 +89,7 @@ class FaultDriver:
                 for line in (seat.connection.up, seat.connection.down):
                     line.heal()
         world.rooms.forget_script()
+        self._joins.clear()
 
     # ------------------------------------------------------------------------------------ striking
 
@@ -115,9 +122,13 @@ class FaultDriver:
         """Count a fault, once."""
         key = id(fault)
         if key not in self._counted:
-            self._counted[key] = None
+            self._counted[key] = fault
             self._world.faults += 1
             self._world.note("world", "fault", fault.kind, "", target=fault.target, states=states)
+
+    def _effect(self, fault: Fault) -> Callable[[], None]:
+        """What to call when something meets with a fault that has begun."""
+        return lambda: self.took_effect(fault, self._seat(fault).states())
 
     def _seat(self, fault: Fault) -> Seat:
         return self._world.seats[fault.target % len(self._world.seats)]
@@ -139,22 +150,34 @@ class FaultDriver:
     def _latency(self, fault: Fault) -> bool:
         conditions = self._world.conditions
         conditions.latency = (0.0, 0.05 + fault.value % 1000 / 1000)
-        self._later(fault.seconds, lambda: setattr(conditions, "latency", (0.0, 0.002)))
-        return True
+
+        def end() -> None:
+            conditions.latency = (0.0, 0.002)
+            conditions.met.pop("latency", None)
+
+        return self._until_met(fault, end)
 
     def _dribble(self, fault: Fault) -> bool:
         conditions = self._world.conditions
         conditions.dribble = True
-        self._later(fault.seconds, lambda: setattr(conditions, "dribble", False))
-        return True
+
+        def end() -> None:
+            conditions.dribble = False
+            conditions.met.pop("dribble", None)
+
+        return self._until_met(fault, end)
+
+    def _until_met(self, fault: Fault, end: Callable[[], None]) -> bool:
+        self._world.conditions.met[fault.kind] = self._effect(fault)
+        self._later(fault.seconds, end)
+        return False
 
     def _stall(self, fault: Fault) -> bool:
         connection = self._connection(fault)
-        if connection is None:
-            return False
-        line = connection.up if fault.value % 2 else connection.down
-        line.stall(self._world.now() + fault.seconds)
-        return True
+        if connection is not None:
+            line = connection.up if fault.value % 2 else connection.down
+            line.stall(self._world.now() + fault.seconds, self._effect(fault))
+        return False
 
     def _hang(self, fault: Fault) -> bool:
         connection = self._connection(fault)
@@ -166,17 +189,16 @@ class FaultDriver:
 
     def _half_close(self, fault: Fault) -> bool:
         connection = self._connection(fault)
-        if connection is None:
+        if connection is None or (connection.up if fault.value % 2 else connection.down).ended:
             return False
         connection.half_close(up=bool(fault.value % 2))
         return True
 
     def _choke(self, fault: Fault) -> bool:
         connection = self._connection(fault)
-        if connection is None:
-            return False
-        connection.choke(fault.seconds, self._world.now())
-        return True
+        if connection is not None:
+            connection.choke(fault.seconds, self._world.now(), self._effect(fault))
+        return False
 
     def _reset(self, fault: Fault) -> bool:
         connection = self._connection(fault)
@@ -187,10 +209,9 @@ class FaultDriver:
 
     def _late_pong(self, fault: Fault) -> bool:
         connection = self._connection(fault)
-        if connection is None:
-            return False
-        connection.down.stall(self._world.now() + fault.seconds)
-        return True
+        if connection is not None:
+            connection.down.stall(self._world.now() + fault.seconds, self._effect(fault))
+        return False
 
     def _refuse_connect(self, fault: Fault) -> bool:
         seat = self._seat(fault)
@@ -225,24 +246,20 @@ class FaultDriver:
         seat = self._seat(fault)
         seat.skew = (-1) ** fault.value * (120.0 + fault.value % 600)
         self._later(fault.seconds, lambda: setattr(seat, "skew", 0.0))
-        return self._break_and_count(fault, seat)
+        return self._on_dial(fault, seat, "clock_skew")
 
     def _on_dial(self, fault: Fault, seat: Seat, how: str) -> bool:
         """Break the connection, so that there is a dial to meet with the fault; it counts when it did."""
+        until = self._world.now() + fault.seconds  # a later fault of the kind is not this one
 
         def listener(met: str) -> None:
-            if met == how:
+            if met == how and self._world.now() <= until:
                 self.took_effect(fault, seat.states())
 
         seat.on_dial.append(listener)
         if seat.connection is not None:
             seat.connection.reset()
         return False
-
-    def _break_and_count(self, fault: Fault, seat: Seat) -> bool:
-        if seat.connection is not None:
-            seat.connection.reset()
-        return seat.worker is not None
 
     def _garbage(self, fault: Fault) -> bool:
         rng = random.Random(f"garbage:{fault.value}")
@@ -358,11 +375,17 @@ class FaultDriver:
 
     def _join_refused(self, fault: Fault) -> bool:
         self._world.rooms.refuse_next()
-        return True
+        self._joins.append(fault)
+        return False
 
     def _join_hangs(self, fault: Fault) -> bool:
         self._world.rooms.hang_next()
-        return True
+        self._joins.append(fault)
+        return False
+
+    def _join_met(self) -> None:
+        fault = self._joins.popleft()
+        self.took_effect(fault, self._seat(fault).states())
 
     def _agent(self, fault: Fault) -> tuple[str, str] | None:
         agents = list(self._world.agents.values())

@@ -34,8 +34,16 @@ class Conditions:
         """Range of a delivery's delay, in seconds."""
         self.dribble = False
         """Whether bytes arrive in pieces of one to five."""
+        self.met: dict[str, Callable[[], None]] = {}
+        """By the name of a fault of these conditions: to be called, once, when bytes meet with it."""
         self.assignment = b""
         """The last assignment that a server sent, as a frame."""
+
+    def touch(self) -> None:
+        """Bytes are sent off: faults that wait to be met with are."""
+        waiting, self.met = self.met, {}
+        for met in waiting.values():
+            met()
 
 
 class Line:
@@ -50,6 +58,8 @@ class Line:
         self._last_arrival = -math.inf
         self._stalled_until = -math.inf
         self._choked_until = -math.inf
+        self._on_held: Callable[[], None] | None = None
+        self._on_choked: Callable[[], None] | None = None
         self.ended = False
         """Nothing more will come: the sender said so, or a fault did in its place."""
         self.broken = False
@@ -78,8 +88,12 @@ class Line:
     def put(self, data: bytes, delay: float = 0.0) -> None:
         """Send bytes off; what follows an end or a reset that a fault made is lost on the way."""
         conditions = self._conditions
-        if self.ended or self.broken:
+        if self.ended or self.broken or not data:
             return
+        if conditions.met:
+            conditions.touch()
+        if self._on_held is not None:
+            self._hold()
         while data:
             size = conditions.rng.randint(1, 5) if conditions.dribble and len(data) < 4096 else len(data)
             piece, data = data[:size], data[size:]
@@ -122,6 +136,9 @@ class Line:
     async def wait_room(self) -> None:
         """Wait until there may be room again."""
         deadline = self._choked_until if self._conditions.now() < self._choked_until else math.inf
+        if self._on_choked is not None and deadline < math.inf:
+            met, self._on_choked = self._on_choked, None
+            met()
         self._room = anyio.Event()
         try:
             with anyio.CancelScope(deadline=deadline):
@@ -137,18 +154,29 @@ class Line:
 
     # ------------------------------------------------------------------------------------ faults
 
-    def stall(self, until: float) -> None:
-        """Deliver nothing before ``until``."""
+    def stall(self, until: float, met: Callable[[], None] | None = None) -> None:
+        """Deliver nothing before ``until``; ``met`` is called once there is something to be held back."""
         self._stalled_until = max(self._stalled_until, until)
+        self._on_held = met
+        if self._queue and met is not None:
+            self._hold()
         self.change()
 
-    def choke(self, until: float) -> None:
-        """Take nothing more before ``until``: the peer does not read, and all buffers are full."""
+    def _hold(self) -> None:
+        met, self._on_held = self._on_held, None
+        if met is not None and self._conditions.now() < self._stalled_until:
+            met()
+
+    def choke(self, until: float, met: Callable[[], None] | None = None) -> None:
+        """Take nothing more before ``until``: the peer does not read, and all buffers are full.  ``met`` is called once
+        somebody has to wait for that."""
         self._choked_until = max(self._choked_until, until)
+        self._on_choked = met
 
     def heal(self) -> None:
         """End a stall and a choke."""
         self._stalled_until = self._choked_until = -math.inf
+        self._on_held = self._on_choked = None
         self.change()
 
     def end(self) -> None:
@@ -341,10 +369,10 @@ class SimConnection:
         self._struck("half_close")
         (self.up if up else self.down).end()
 
-    def choke(self, seconds: float, now: float) -> None:
+    def choke(self, seconds: float, now: float, met: Callable[[], None] | None = None) -> None:
         """Have the worker's writes block: the server reads nothing, and all buffers between are full."""
         self._struck("choke", seconds)
-        self.up.choke(now + seconds)
+        self.up.choke(now + seconds, met)
 
     def inject(self, data: bytes) -> bool:
         """Have the worker receive bytes that the server did not send, between two of its frames."""

@@ -8,7 +8,8 @@ until the scenario's minimum of both has been reached.  *Heal*: every fault ends
 worker must be registered, or have ended with its documented error.  *Lull*: all rooms are closed, and when the jobs are
 over nothing happens for a while: idle workers are watched.  *Curtain*: the workers are stopped; nothing may be left.
 
-The run only writes the trace; judging it is ``_checkers.py``'s, so that the same checkers can judge a hand-written one.
+The run only writes the trace, what it draws included; judging it is ``_checkers.py``'s, so that the same checkers can
+judge a hand-written one.
 """
 
 from __future__ import annotations
@@ -44,9 +45,10 @@ from ._runtime import virtual_clock
 from ._scenario import TYPES, JobPlan, Scenario, draw_fault, draw_job
 from ._seat import Seat
 from ._tap import Tap, who_am_i
-from ._trace import Trace
+from ._trace import NotedRandom, Trace
 
 if TYPE_CHECKING:
+    from ..rooms._memory_transport import MemoryTransport
     from ._faults import FaultDriver
 
 __all__ = ["CONVERGENCE", "World"]
@@ -71,6 +73,19 @@ _EPOCH = 1_800_000_000.0
 _KEY, _SECRET = "simkey", "simsecret-simsecret-simsecret-32"
 
 
+class _ScriptedRooms(MemoryRooms):
+    """Rooms that tell when somebody meets with a join that was scripted."""
+
+    on_scripted: Callable[[], object] = staticmethod(lambda: None)
+
+    def admit(self, connection: MemoryTransport, token: str, async_id: int) -> None:
+        """As the base class."""
+        scripted = len(self._script)
+        super().admit(connection, token, async_id)
+        if len(self._script) < scripted:
+            self.on_scripted()
+
+
 class World:
     """One run of one scenario."""
 
@@ -81,7 +96,9 @@ class World:
         self._clock: Callable[[], float] = anyio.current_time
         self.conditions = Conditions(self.rng("network"), self.now)
         self.seats = [Seat(index, plan) for index, plan in enumerate(scenario.workers)]
-        self.rooms = MemoryRooms({_KEY: _SECRET}, rng=self.rng("rooms"), wall_clock=self.wall, delays=scenario.delays)
+        self.rooms = _ScriptedRooms(
+            {_KEY: _SECRET}, rng=self.rng("rooms"), wall_clock=self.wall, delays=scenario.delays
+        )
         self.media = MediaStage(self)
         self.server: DispatchServer | None = None
         self.server_lives = 0
@@ -105,7 +122,9 @@ class World:
 
     def rng(self, purpose: str) -> random.Random:
         """A generator of its own for each purpose, so that a draw added to one does not shift another."""
-        return random.Random(f"{purpose}:{self.scenario.seed}")
+        rng = NotedRandom(f"{purpose}:{self.scenario.seed}")
+        rng.told = lambda value: self.trace.draw(self._clock(), purpose, value)
+        return rng
 
     def now(self) -> float:
         """Virtual seconds."""
