@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from livekit_agent.cli._app import run_command_line
-from livekit_agent.simulation import _engine
+from livekit_agent.simulation import _engine, _overheard
 from livekit_agent.simulation._checkers import CHECKERS, Checker
 from livekit_agent.simulation._goals import GOALS
-from livekit_agent.simulation._scenario import FAULT_KINDS, Scenario, generate
+from livekit_agent.simulation._scenario import FAULT_KINDS, Fault, Scenario, generate
+from livekit_agent.simulation._search import Summary
 from livekit_agent.simulation._trace import Note
 
 from .conftest import COMMAND, Result, environment
@@ -108,6 +111,22 @@ def test_the_trace_is_a_note_a_line(command: Command) -> None:
     assert [note["t"] for note in notes] == sorted(note["t"] for note in notes)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_trace_holds_deliveries_steps_transitions_faults_draws_and_verdicts(command: Command, backend: str) -> None:
+    *notes, row, _ = rows(command("--seed", "1", "--backend", backend, "--trace", "--json"))
+    by_what: dict[str, list[dict[str, Any]]] = {}
+    for note in notes:
+        by_what.setdefault(note["what"], []).append(note)
+    assert all({"connection", "kind", "bytes", "kinds"} <= note.keys() for note in by_what["deliver"])
+    assert sum(len(note["tasks"]) for note in by_what["steps"]) > 1_000, "every step, by its task's birth"
+    assert all(isinstance(birth, int) for note in by_what["steps"] for birth in note["tasks"])
+    assert len(by_what["fault"]) == row["faults"]
+    assert {note["kind"] for note in by_what["stage"]} >= {"accept", "assign", "run", "end"}
+    assert {"network", "w0.2"} <= {note["kind"] for note in by_what["draw"]}
+    assert [note["kind"] for note in by_what["verdict"]] == [checker.name for checker in CHECKERS]
+    assert all(note["broken"] == 0 for note in by_what["verdict"])
+
+
 # ------------------------------------------------------------------------------------------------ usage
 
 
@@ -132,7 +151,15 @@ def test_mistakes_are_told_in_a_line_and_end_with_2(command: Command, arguments:
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [("[]", "not a scenario"), ('{"version": 9}', "scenario version 9 is not known"), ("{", "six.json: Expecting")],
+    [
+        ("[]", "not a scenario"),
+        ('{"version": 9}', "scenario version 9 is not known"),
+        ("{", "six.json: Expecting"),
+        ("[" * 100_000, "not a scenario"),
+        (generate(6).to_json().replace('"kind": "', '"kind": "very_', 1), "' is none of latency, dribble, "),
+        (generate(6).to_json().replace('"type": "room"', '"type": "rooom"'), "'rooom' is none of room, participant"),
+    ],
+    ids=["a list", "version", "cut off", "deep", "fault", "type"],
 )
 def test_a_file_that_is_no_scenario_is_told(command: Command, tmp_path: Path, text: str, error: str) -> None:
     (tmp_path / "six.json").write_text(text)
@@ -197,6 +224,48 @@ def test_both_commands_that_a_failure_prints_find_it_again(command: Command) -> 
     assert replay[:2] == ["livekit-agent", "simulate"]
     again = rows(command(*replay[2:], "--no-shrink", "--json"))[0]
     assert (again["hash"], again["violations"]) == (failed["hash"], failed["violations"])
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("output", [(), ("--json",)], ids=["people", "json"])
+def test_a_scenario_that_fails_is_to_be_lived_again_from_its_file(
+    command: Command, tmp_path: Path, output: tuple[str, ...]
+) -> None:
+    plan = replace(generate(1), faults=(Fault(at=20.0, kind="reset"),), faults_min=0)
+    (tmp_path / "my plan.json").write_text(plan.to_json())
+    result = command("--scenario", "my plan.json", "--no-shrink", *output)
+    assert result.code == 1
+    assert "livekit-agent simulate --backend asyncio --scenario 'my plan.json'" in result.out
+    assert "--seed 0x1" not in result.out
+
+
+@pytest.mark.parametrize("output", [(), ("--json",)], ids=["people", "json"])
+def test_a_run_that_crashes_shows_where(
+    command: Command, monkeypatch: pytest.MonkeyPatch, output: tuple[str, ...]
+) -> None:
+    def ashes(world: _engine.World) -> None:
+        raise LookupError("ashes")
+
+    monkeypatch.setattr(_engine.World, "_take_census", ashes)
+    result = command("--seed", "1", "--no-shrink", *output)
+    assert result.code == 1
+    assert "in ashes" in result.out
+    assert "LookupError: ashes" in result.out
+
+
+def test_complete_fails_for_a_secret_in_the_log(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Summary, "missed", lambda self: [])
+    monkeypatch.setattr(Summary, "idle", lambda self: [])
+    clean = command("--seed", "1", "--complete")
+    assert clean.code == 0
+    assert re.search(r"^  log       [1-9]\d* records read, 0 of them with a secret$", clean.out, re.M)
+
+    monkeypatch.setattr(_overheard.Eavesdropper, "SECRETS", ("registered as",))
+    talkative = command("--seed", "1", "--complete", "--json")
+    *_, last = rows(talkative)
+    assert talkative.code == 1
+    assert last["log_records_read"] > len(last["leaks"]) > 0
+    assert command("--seed", "1").code == 0, "nobody listens, so nothing is said of it"
 
 
 @pytest.mark.usefixtures("planted")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from livekit_agent.simulation._engine import simulate
+from livekit_agent.simulation._overheard import overheard
 from livekit_agent.simulation._scenario import generate
 from livekit_agent.simulation._search import replay_command
 
@@ -33,39 +32,6 @@ class Lived:
     leaks: tuple[str, ...]
     """Log records that show a secret."""
     replay: str
-
-
-class Eavesdropper(logging.Handler):
-    """Reads every record, as text and with its traceback, and keeps those that show a secret."""
-
-    SECRETS = ("simsecret", "eyJ")
-    """The key's secret, and how every token begins."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.DEBUG)
-        self.read = 0
-        self.leaks: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = self.format(record)
-        self.read += 1
-        if any(secret in text for secret in self.SECRETS):
-            self.leaks.append(text)
-
-
-@contextmanager
-def overheard() -> Iterator[Eavesdropper]:
-    """Our loggers at DEBUG; nobody else hears them, for a run's warnings are what is being simulated."""
-    ours, ear = logging.getLogger("livekit_agent"), Eavesdropper()
-    before = ours.level, ours.propagate
-    ours.addHandler(ear)
-    ours.setLevel(logging.DEBUG)
-    ours.propagate = False
-    try:
-        yield ear
-    finally:
-        ours.removeHandler(ear)
-        ours.level, ours.propagate = before
 
 
 def live(backend: str, seed: int) -> Lived:

@@ -18,11 +18,12 @@ from livekit_agent.simulation._checkers_structure import S1_nothing_left
 from livekit_agent.simulation._engine import CORES, simulate
 from livekit_agent.simulation._goals import GOALS
 from livekit_agent.simulation._judge import Checker
+from livekit_agent.simulation._overheard import overheard
 from livekit_agent.simulation._scenario import FAULTS_MIN, JOBS_MIN, TYPES, Scenario, generate
 from livekit_agent.simulation._search import replay_command
 from livekit_agent.simulation._trace import Note
 
-from .seeds import Lived, live_all, overheard
+from .seeds import Lived, live_all
 
 SEEDS = int(os.environ.get("LIVEKIT_AGENT_SEEDS", "30"))
 FIRST = int(os.environ.get("LIVEKIT_AGENT_FIRST_SEED", "0"))
@@ -51,7 +52,7 @@ def test_no_promise_is_broken(lived: dict[str, list[Lived]], backend: str) -> No
 
 
 def test_no_log_record_shows_a_secret(lived: dict[str, list[Lived]], backend: str) -> None:
-    """CI's thousand seeds are read at DEBUG, whatever went wrong in them."""
+    """Read at DEBUG, whatever went wrong in them.  CI's thousand are read by ``simulate --complete``."""
     leaks = [f"{run.replay}\n    {leak}" for run in all_lived(lived, backend) for leak in run.leaks]
     assert leaks == []
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from ..simulation._search import Summary
 
 __all__ = ["simulate"]
+
+_LEAKS_TOLD = 5
 
 _EPILOG = """\
 Exit code 1 when a promise was broken.  docs/simulation.md tells how it works, what it proves and what it does not.
@@ -67,7 +71,12 @@ def _option(*names: str, section: str, **kwargs: Any) -> Any:
     help="Event loop.",
 )
 @_option("--no-shrink", section="Output", is_flag=True, help="Do not make a failing scenario smaller.")
-@_option("--complete", section="Output", is_flag=True, help="Fail also for a goal not reached or a promise not tested.")
+@_option(
+    "--complete",
+    section="Output",
+    is_flag=True,
+    help="Fail also for a goal not reached, a promise not tested, a secret in a log record.",
+)
 @_option("--json", "as_json", section="Output", is_flag=True, help="One JSON object per seed and a last one in sum.")
 def simulate(
     seeds: int | None,
@@ -92,7 +101,8 @@ def simulate(
     kinds = _kinds(faults)
     runs = _runs(seeds, hours, first_seed, seed, scenario, kinds, backend)
     total = 1 if seed is not None or scenario is not None else seeds or (None if hours else 100)
-    show: _Json | _Pretty = _Json(kinds) if as_json else _Pretty(kinds, backend, total, hours)
+    again = _again(scenario, kinds, backend)
+    show: _Json | _Pretty = _Json(again) if as_json else _Pretty(again, backend, total, hours)
     return _live(runs, show, backend, shrinking=not no_shrink, tracing=trace, complete=complete)
 
 
@@ -108,6 +118,15 @@ def _kinds(faults: str | None) -> tuple[str, ...] | None:
             f"--faults: {', '.join(unknown) or 'nothing'} unknown; there are {', '.join(FAULT_KINDS)}"
         )
     return kinds
+
+
+def _again(scenario: Path | None, kinds: tuple[str, ...] | None, backend: str) -> Callable[[Verdict], str]:
+    """What makes the command that lives through a run again: from its file, or from its seed."""
+    from ..simulation._search import replay_command
+
+    if scenario is None:
+        return lambda verdict: replay_command(verdict.scenario.seed, backend, kinds)
+    return lambda verdict: f"livekit-agent simulate --backend {backend} --scenario {shlex.quote(str(scenario))}"
 
 
 def _runs(
@@ -147,23 +166,26 @@ def _runs(
 def _live(
     runs: Iterator[Verdict], show: _Json | _Pretty, backend: str, *, shrinking: bool, tracing: bool, complete: bool
 ) -> int:
+    from ..simulation._overheard import overheard
     from ..simulation._search import Summary
 
     summary = Summary()
     began = time.perf_counter()
-    with show:
+    with show, overheard() if complete else nullcontext() as ear:
         for verdict in runs:
             summary.add(verdict)
             if tracing:
-                for note in verdict.trace.notes:
-                    click.echo(note.line())
+                for line in verdict.trace.lines():
+                    click.echo(line)
             show.run(verdict, summary)
             if verdict.violations:
                 show.failure(verdict, backend, shrinking)
                 if shrinking:
                     break
+    if ear is not None:
+        summary.records, summary.leaks = ear.read, ear.leaks
     show.summary(summary, backend, time.perf_counter() - began)
-    lacking = complete and (summary.missed() or summary.idle())
+    lacking = complete and (summary.missed() or summary.idle() or summary.leaks)
     return 1 if summary.violations or lacking else 0
 
 
@@ -181,8 +203,8 @@ def _shrunk(verdict: Verdict, backend: str) -> tuple[Path, int]:
 class _Json:
     """One object per seed and a last one in sum, for programs."""
 
-    def __init__(self, kinds: tuple[str, ...] | None) -> None:
-        self._kinds = kinds
+    def __init__(self, again: Callable[[Verdict], str]) -> None:
+        self._again = again
 
     def __enter__(self) -> None:
         pass
@@ -206,9 +228,9 @@ class _Json:
 
     def failure(self, verdict: Verdict, backend: str, shrinking: bool) -> None:
         """A seed that broke a promise, and how to see it again."""
-        from ..simulation._search import replay_command
-
-        row = self._row(verdict) | {"replay": replay_command(verdict.scenario.seed, backend, self._kinds)}
+        row = self._row(verdict) | {"replay": self._again(verdict)}
+        if verdict.crash:
+            row["crash"] = verdict.crash
         if shrinking:
             path, faults = _shrunk(verdict, backend)
             row |= {"scenario": str(path), "faults_left": faults}
@@ -227,6 +249,8 @@ class _Json:
             "median_jobs": summary.median_jobs,
             "median_faults": summary.median_faults,
             "violations": dict(summary.violations),
+            "log_records_read": summary.records,
+            "leaks": summary.leaks,
             "goals": dict(sorted(summary.goals.items())),
             "goals_missed": summary.missed(),
             "evaluated": dict(sorted(summary.evaluated.items())),
@@ -237,12 +261,12 @@ class _Json:
 class _Pretty:
     """A progress bar and a summary, for people."""
 
-    def __init__(self, kinds: tuple[str, ...] | None, backend: str, seeds: int | None, hours: float | None) -> None:
+    def __init__(self, again: Callable[[Verdict], str], backend: str, seeds: int | None, hours: float | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._console: Console = Console(file=sys.stdout, highlight=False)
-        self._kinds = kinds
+        self._again = again
         self._hours = hours
         self._began = time.perf_counter()
         self._progress = Progress(
@@ -272,8 +296,6 @@ class _Pretty:
 
     def failure(self, verdict: Verdict, backend: str, shrinking: bool) -> None:
         """What broke, and how to see it again."""
-        from ..simulation._search import replay_command
-
         self._progress.stop()
         say = self._console.print
         first = verdict.violations[0]
@@ -283,11 +305,13 @@ class _Pretty:
         say("  the last that was seen:")
         for line in first.tail[-12:]:
             say(f"    {line}", markup=False, overflow="ellipsis", no_wrap=True)
+        for line in verdict.crash.splitlines():
+            say(f"  | {line}", markup=False, soft_wrap=True)
         others = sorted({v.name for v in verdict.violations} - {first.name})
         if others:
             say(f"  also broken: {', '.join(others)}")
         # Commands are for copying: never wrapped.
-        say(f"  again:    [bold]{replay_command(verdict.scenario.seed, backend, self._kinds)}[/]", soft_wrap=True)
+        say(f"  again:    [bold]{self._again(verdict)}[/]", soft_wrap=True)
         if shrinking:
             say("  making it smaller …")
             path, faults = _shrunk(verdict, backend)
@@ -303,6 +327,8 @@ class _Pretty:
         say(f"\n[bold]{summary.runs:,} {one} on {backend}[/]: {summary.hours:,.1f} simulated hours{days}")
         for name, text in _figures(summary, f"{elapsed:.1f} s, {speed:.1f} seeds a second"):
             say(f"  {name:9} {text}")
+        for leak in summary.leaks[:_LEAKS_TOLD]:
+            say(f"  a secret in the log: {leak}", markup=False, soft_wrap=True)
         if summary.violations:
             broken = ", ".join(f"{name} ({times})" for name, times in summary.violations.most_common())
             say(f"\n  [bold red]broken: {broken}[/]")
@@ -328,6 +354,8 @@ def _figures(summary: Summary, took: str) -> Iterator[tuple[str, str]]:
     elif summary.goals:
         name, times = min(summary.goals.items(), key=lambda row: (row[1], row[0]))
         yield "", f"the rarest: {name}, {'once' if times == 1 else f'in {times} histories'}"
+    if summary.records:
+        yield "log", f"{summary.records:,} records read, {len(summary.leaks)} of them with a secret"
     yield "took", took
 
 

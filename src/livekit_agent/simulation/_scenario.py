@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -125,8 +125,8 @@ FAULT_KINDS: Mapping[str, FaultKind] = {
         _kind("drain", "a worker is stopped and comes back", (0.5, 10), 3, on="worker"),
         _kind("stop_again", "a worker that drains is told to stop once more, sooner or later", on="worker"),
         _kind("cancel", "a worker's start() is cancelled and it comes back", (0.5, 10), 2, on="worker"),
-        _kind("join_refused", "the next join of an agent is refused", on="room"),
-        _kind("join_hangs", "the next join of an agent is not answered", on="room"),
+        _kind("join_refused", "the next join of anybody is refused", on="room"),
+        _kind("join_hangs", "the next join of anybody is not answered", on="room"),
         _kind("room_lost", "an agent's connection to its room is lost for good", on="room"),
         _kind("room_interrupted", "an agent's connection to its room breaks and comes back", (0.5, 5), on="room"),
         _kind("duplicate_identity", "somebody joins with an agent's identity", on="room"),
@@ -244,9 +244,24 @@ class Scenario:
             data["jobs"] = tuple(JobPlan(**row) for row in data["jobs"])
             data["faults"] = tuple(Fault(**row) for row in data["faults"])
             data["media"] = tuple(MediaPlan(**row) for row in data.get("media", ()))
-            return cls(**data)
-        except (TypeError, KeyError, AttributeError) as exc:
+            scenario = cls(**data)
+        except (TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise ValueError(f"not a scenario: {exc}") from exc
+        for name, known in scenario._names():
+            if name not in known:
+                raise ValueError(f"not a scenario: {name!r} is none of {', '.join(known)}")
+        return scenario
+
+    def _names(self) -> Iterator[tuple[str, Collection[str]]]:
+        """Every word that somebody will look up, and where: a file is written by people too."""
+        for worker in self.workers:
+            yield worker.type, TYPES
+        for job in self.jobs:
+            yield from ((job.type, TYPES), (job.request, REQUESTS), (job.do, DOINGS))
+        for fault in self.faults:
+            yield from ((fault.kind, FAULT_KINDS), (fault.when, ("", *STATES)))
+        for plan in self.media:
+            yield from ((plan.then, LISTENINGS), (plan.trouble, TROUBLES))
 
     def smaller(self) -> Iterator[Scenario]:
         """Simpler scenarios, the boldest first: without half the faults or jobs, without one, with a plainer job."""

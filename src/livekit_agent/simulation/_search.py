@@ -33,6 +33,10 @@ class Summary:
     violations: Counter[str] = field(default_factory=Counter[str])
     goals: Counter[str] = field(default_factory=Counter[str])
     evaluated: Counter[str] = field(default_factory=Counter[str])
+    records: int = 0
+    """Log records that were read for secrets; none unless somebody listened."""
+    leaks: list[str] = field(default_factory=list[str])
+    """Those that show one."""
 
     def add(self, verdict: Verdict) -> None:
         """Count a run."""

@@ -1,0 +1,48 @@
+"""Reading what the SDK logs while histories are lived through: no record, at any level, may show a secret.
+
+The simulation's key and secret are known, and every token begins alike, so a leak is found by its text.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from contextlib import contextmanager
+
+__all__ = ["Eavesdropper", "overheard"]
+
+_LEAKS_MAX = 100
+
+
+class Eavesdropper(logging.Handler):
+    """Reads every record, as text and with its traceback, and keeps the first hundred that show a secret."""
+
+    SECRETS = ("simsecret", "eyJ")
+    """The key's secret, and how every token begins."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.read = 0
+        self.leaks: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Read a record."""
+        text = self.format(record)
+        self.read += 1
+        if any(secret in text for secret in self.SECRETS) and len(self.leaks) < _LEAKS_MAX:
+            self.leaks.append(text)
+
+
+@contextmanager
+def overheard() -> Generator[Eavesdropper]:
+    """Our loggers at DEBUG; nobody else hears them, for a run's warnings are what is being simulated."""
+    ours, ear = logging.getLogger("livekit_agent"), Eavesdropper()
+    before = ours.level, ours.propagate
+    ours.addHandler(ear)
+    ours.setLevel(logging.DEBUG)
+    ours.propagate = False
+    try:
+        yield ear
+    finally:
+        ours.removeHandler(ear)
+        ours.level, ours.propagate = before
