@@ -51,7 +51,7 @@ from livekit_agent.rooms import (
     VideoSource,
     _preconnect,
     _remote_wire,
-    _streams,
+    _stream_inbox,
     _subscription,
 )
 from livekit_agent.rooms._subscription import Subscription
@@ -196,7 +196,7 @@ def test_a_worker_without_a_limit_has_one(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.virtual
 async def test_a_listener_that_takes_no_stream_loses_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_streams, "STREAMS_WAITING_MAX", 3)
+    monkeypatch.setattr(_stream_inbox, "STREAMS_WAITING_MAX", 3)
     async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
         with b.text_streams("t") as texts:
             for number in range(5):

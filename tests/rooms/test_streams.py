@@ -16,6 +16,7 @@ from livekit_agent import (
     RoomClosedError,
     RoomPermissionError,
     StreamError,
+    events,
 )
 from livekit_agent.rooms import MemoryRooms, StreamOperation
 
@@ -179,6 +180,42 @@ async def test_abandoned_readers_and_listeners_leave_nothing_behind(venue: Venue
                 (await anext(streams)).close()
                 await anext(streams)  # never read
             streams.close()
+
+
+async def test_what_is_left_half_way_is_let_go_while_the_room_goes_on(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
+            me = a.local_participant
+            before = b.statistics()
+            attached = len(b._link._attached)
+            with anyio.fail_after(PATIENCE):
+                kept = b.events(events.DataReceived)
+                await me.publish_data(b"x")
+                async for _ in kept:
+                    break
+                del kept, _
+                # Two streams under way: one read half way, one not at all; a third comes when nobody listens.
+                listening = b.text_streams("t")
+                for _ in range(2):
+                    await me.send_text("x" * 40_000, topic="t")
+                async for reader in listening:
+                    async for _ in reader:
+                        break
+                    break
+                while not listening._waiting:  # noqa: ASYNC110 - how many wait is nobody's business but this test's
+                    await anyio.sleep(0.01)
+                del listening, reader
+                await me.send_text("nobody listens", topic="t")
+                # Free again, and what is sent from now on comes.
+                with b.text_streams("t") as again:
+                    await me.send_text("heard", topic="t")
+                    text = ""
+                    while text != "heard":
+                        text = await (await anext(again)).read_all()
+                await anyio.sleep(0.1)
+            assert b.statistics() == before
+            assert len(b._link._attached) == attached
 
 
 async def test_a_reader_has_a_bound_and_read_all_a_limit(venue: Venue) -> None:

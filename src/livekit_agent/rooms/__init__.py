@@ -100,11 +100,11 @@ if TYPE_CHECKING:
     from ._statistics import OtherStatistics as OtherStatistics
     from ._statistics import OutboundStatistics as OutboundStatistics
     from ._statistics import PathStatistics as PathStatistics
+    from ._stream_inbox import StreamListener as StreamListener
     from ._stream_writers import ByteStreamWriter as ByteStreamWriter
     from ._stream_writers import TextStreamWriter as TextStreamWriter
     from ._streams import ByteStreamInfo as ByteStreamInfo
     from ._streams import ByteStreamReader as ByteStreamReader
-    from ._streams import StreamListener as StreamListener
     from ._streams import TextStreamInfo as TextStreamInfo
     from ._streams import TextStreamReader as TextStreamReader
     from ._subscription import Subscription as Subscription
@@ -198,7 +198,7 @@ _HOMES = {
     "SipInfo": "_sip",
     "SourceStream": "_follow",
     "Speaker": "_sound_devices",
-    "StreamListener": "_streams",
+    "StreamListener": "_stream_inbox",
     "StreamOperation": "_enums",
     "Subscription": "_subscription",
     "TextStreamInfo": "_streams",

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from .._bounds import PRECONNECT_BYTES_MAX
 from .._errors import RoomError
 from ._frames import SAMPLE_BYTES, AudioFrame
-from ._streams import ByteStreamReader, StreamListener
+from ._stream_inbox import StreamListener
+from ._streams import ByteStreamReader
 
 __all__ = ["PreconnectAudio", "PreconnectListener", "attributes_of"]
 

@@ -24,7 +24,8 @@ from ._enums import ParticipantKind, ParticipantState, TrackKind, TrackSource
 from ._link import Link
 from ._participants import RemoteParticipant
 from ._preconnect import TOPIC, PreconnectListener
-from ._streams import ByteStreamReader, StreamListener
+from ._stream_inbox import StreamListener
+from ._streams import ByteStreamReader
 from ._subscription import Subscription
 from ._tracks import RemoteTrack, RemoteTrackPublication
 

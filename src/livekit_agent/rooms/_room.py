@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import MappingProxyType, TracebackType
@@ -39,7 +40,8 @@ from ._proto import room as room_pb
 from ._rpc import RpcHandler, RpcServer, serve_rpc
 from ._rpc_interceptors import RpcInterceptor
 from ._session import Session
-from ._streams import ByteStreamReader, StreamListener, TextStreamReader
+from ._stream_inbox import StreamListener
+from ._streams import ByteStreamReader, TextStreamReader
 from ._subscription import Subscription
 from ._transport import Transport, owned_handles
 from ._updates import Model
@@ -85,7 +87,8 @@ class Room(Presence, Session):
         self._transport = transport
         self._link = Link(transport, result.room.handle.id, result.local_participant.handle.id)
         self._model = Model(result, self._link, self._emit, auto_subscribe, options)
-        self._subscriptions: dict[Subscription, None] = {}  # ordered: delivery order is subscription order
+        # Ordered: delivery order is subscription order.  Weak: a consumer that is abandoned half way is let go.
+        self._subscriptions: dict[weakref.ref[Subscription], None] = {}
         self._closed = anyio.Event()
         self._reason: int | None = None
         self._asked_reason: int | None = None
@@ -153,7 +156,7 @@ class Room(Presence, Session):
 
     def statistics(self) -> RoomStatistics:
         """Counts of what this room holds."""
-        subscriptions = list(self._subscriptions)
+        subscriptions = self._consumers()
         return RoomStatistics(
             subscriptions=len(subscriptions),
             waiting_events=sum(len(subscription) for subscription in subscriptions),
@@ -176,7 +179,8 @@ class Room(Presence, Session):
         """
         subscription = Subscription(types, self._forget, ended=self._end is not None)
         if self._end is None:
-            self._subscriptions[subscription] = None
+            # The collector may run in any thread: taking one entry out is all that it does here.
+            self._subscriptions[weakref.ref(subscription, lambda ref: self._subscriptions.pop(ref, None))] = None
             if replay:
                 self._replay(subscription)
         return subscription
@@ -217,9 +221,13 @@ class Room(Presence, Session):
             listener(self._end)
 
     def _forget(self, subscription: Subscription) -> None:
-        if subscription in self._subscriptions:
-            del self._subscriptions[subscription]
+        ref = weakref.ref(subscription)  # equal to the one that is kept
+        if ref in self._subscriptions:
+            del self._subscriptions[ref]
             self._dropped += subscription.dropped
+
+    def _consumers(self) -> list[Subscription]:
+        return [found for ref in list(self._subscriptions) if (found := ref()) is not None]
 
     def _replay(self, subscription: Subscription) -> None:
         for participant in self._model.remote.values():
@@ -236,7 +244,7 @@ class Room(Presence, Session):
             subscription.put(events.DataTrackPublished(track=track, participant=track.participant, existing=True))
 
     def _emit(self, event: events.RoomEvent) -> None:
-        for subscription in list(self._subscriptions):
+        for subscription in self._consumers():
             subscription.put(event)
 
     # --- the library's side ---------------------------------------------------------------------------------------
@@ -278,7 +286,7 @@ class Room(Presence, Session):
         self._end = events.Disconnected(reason=known(DisconnectReason, reason or 0))
         self._link.close(self._end.reason)
         self._emit(self._end)
-        for subscription in list(self._subscriptions):
+        for subscription in self._consumers():
             subscription.end()
         self._closed.set()
         if self._end_listener is not None:

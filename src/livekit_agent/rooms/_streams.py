@@ -1,19 +1,23 @@
-"""Text and byte streams that others send to us: who wants which topic, and reading one.
+"""A text or byte stream that somebody sends to us: what it says of itself, and reading it.
 
-A stream is announced by an event that hands over a reader.  A :class:`StreamListener` for its topic takes it; without
-one the reader is dropped at once, and the library throws the stream away.  Nothing is read before somebody reads: the
-first read consumes the reader's handle (it must not be dropped afterwards), and from then on the library pushes chunks,
-without any way to slow it down.  So each reader's buffer has a bound, and a reader that overflows fails.
+Nothing is read before somebody reads: the first read consumes the reader's handle (it must not be dropped afterwards),
+and from then on the library pushes chunks, without any way to slow it down.  So each reader's buffer has a bound, and a
+reader that overflows fails.
 
-Invariant: a reader's handle belongs to the room's link until it is consumed or dropped, so that whatever is abandoned
-half way is given back at the room's end at the latest.
+Nobody but the consumer holds a reader.  The room knows its :class:`_Place`, which refers to it weakly: one that is
+abandoned half way is let go in the event loop, as if it had been closed.
+
+Invariant: a reader's handle belongs to the room's link until it is consumed or dropped, so that whatever goes wrong it
+is given back at the room's end at the latest.
 """
 
 from __future__ import annotations
 
 import re
+import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -21,18 +25,17 @@ from typing import Any, Generic, TypeVar
 import anyio
 import anyio.lowlevel
 
-from .._bounds import STREAM_BUFFER_BYTES_MAX, STREAM_READ_ALL_BYTES_MAX, STREAMS_WAITING_MAX
+from .._bounds import STREAM_READ_ALL_BYTES_MAX
 from .._errors import ResourceExhaustedError, RoomClosedError, RoomError, StreamError
 from ._enums import StreamOperation, known
 from ._link import Link
+from ._mailbox import LoopHandle
 from ._proto import data_stream, ffi
 
 __all__ = [
     "ByteStreamInfo",
     "ByteStreamReader",
-    "StreamInbox",
     "StreamInfo",
-    "StreamListener",
     "StreamReader",
     "TextStreamInfo",
     "TextStreamReader",
@@ -128,13 +131,19 @@ class StreamReader(Generic[T]):
     """A stream that somebody sends.  Iterate over its chunks, or :meth:`read_all`; for one consumer.
 
     Raises :class:`StreamError` where the sender gives it up or leaves and :class:`RoomClosedError` at the room's end,
-    in both cases after the chunks that had come.  Cancelling a read loses nothing.  A reader that is not read to its
-    end should be closed (``with reader:``); else the room's end does it.
+    in both cases after the chunks that had come.  Cancelling a read loses nothing.  Left half way it closes by itself;
+    ``with`` or :meth:`close` does it at once.
     """
 
-    def __init__(self, link: Link, handle_id: int, sender: str, info: StreamInfo, buffer_bytes: int) -> None:
+    def __init__(
+        self, link: Link, handle_id: int, sender: str, info: StreamInfo, buffer_bytes: int, loop: LoopHandle
+    ) -> None:
         self._link = link
+        self._loop = loop
         self._handle = link.own(handle_id)
+        #: What the room knows of us, and we are known by there.
+        self._place = _Place(weakref.ref(self), link, self._handle)
+        link.attach(self._place, self._place.room_ended)
         self.sender_identity = sender
         self._info = info
         self._buffer_bytes = buffer_bytes
@@ -185,7 +194,7 @@ class StreamReader(Generic[T]):
             return
         self._link.check_open()
         self._started = True
-        self._link.transport.router.route_handle(self._handle, self._receive)
+        self._link.transport.router.route_handle(self._handle, self._place.receive)
         try:
             self._link.request(self._request())
         except BaseException:
@@ -193,7 +202,8 @@ class StreamReader(Generic[T]):
             raise
         self._link.consumed(self._handle)
 
-    def _receive(self, event: ffi.FfiEvent) -> None:
+    def receive(self, event: ffi.FfiEvent) -> None:
+        """An event about the reader (called by the transport)."""
         detail = self._detail(event)
         if detail.HasField("eos"):
             self._attributes = MappingProxyType({**self._attributes, **detail.eos.attributes})
@@ -227,9 +237,7 @@ class StreamReader(Generic[T]):
         if self._ended:
             return
         self._ended, self._error = True, error
-        self._link.detach(self)
-        if self._started:
-            self._link.transport.router.unroute_handle(self._handle)
+        self._place.leave()
         self._notify()
 
     def room_ended(self) -> None:
@@ -245,10 +253,15 @@ class StreamReader(Generic[T]):
     def close(self) -> None:
         """Stop reading; what waits and what comes is thrown away.  Idempotent."""
         self._chunks.clear()
-        if not self._started:
-            self._link.drop(self._handle)
         self._end(None)
         self._error = None
+        self._link.drop(self._handle)  # harmless once it was consumed
+
+    def __del__(self) -> None:
+        # Abandoned.  The collector may run anywhere and in any thread: so in the loop, later.
+        if not getattr(self, "_ended", True):
+            with suppress(RuntimeError):
+                self._loop.post(self._place.abandoned)
 
     def __enter__(self: R) -> R:
         return self
@@ -294,6 +307,37 @@ class StreamReader(Generic[T]):
         return parts
 
 
+class _Place:
+    """A reader's place in its room: all that others hold of it, so that it can be abandoned."""
+
+    def __init__(self, reader: weakref.ref[StreamReader[Any]], link: Link, handle_id: int) -> None:
+        self._reader = reader
+        self._link = link
+        self._handle = handle_id
+
+    def receive(self, event: ffi.FfiEvent) -> None:
+        """What comes for one that was abandoned owns nothing."""
+        reader = self._reader()
+        if reader is not None:
+            reader.receive(event)
+
+    def room_ended(self) -> None:
+        """The room is over (called by the link)."""
+        reader = self._reader()
+        if reader is not None:
+            reader.room_ended()
+
+    def leave(self) -> None:
+        """Nothing more is to come."""
+        self._link.detach(self)
+        self._link.transport.router.unroute_handle(self._handle)
+
+    def abandoned(self) -> None:
+        """In the loop: nobody reads it any more."""
+        self.leave()
+        self._link.drop(self._handle)
+
+
 class TextStreamReader(StreamReader[str]):
     """A text stream that somebody sends (see :class:`StreamReader`)."""
 
@@ -332,140 +376,3 @@ class ByteStreamReader(StreamReader[bytes]):
 
     def _bytes_of(self, chunk: bytes) -> int:
         return len(chunk)
-
-
-class StreamListener(Generic[R]):
-    """The streams of one topic, as they are announced: iterate with ``async for``; close it when done.
-
-    Streams that nobody has taken yet wait here, at most ``STREAMS_WAITING_MAX``; then the oldest is thrown away and
-    counted in :attr:`dropped`.
-    """
-
-    def __init__(self, topic: str | None, buffer_bytes: int, on_close: Callable[[], None]) -> None:
-        self.topic = topic
-        """Which; None: those that nobody else listens to."""
-        self.buffer_bytes = buffer_bytes
-        self._on_close = on_close
-        self._waiting: deque[R] = deque()
-        self._dropped = 0
-        self._ended = False
-        self._wake: anyio.Event | None = None
-
-    @property
-    def dropped(self) -> int:
-        """How many streams were lost to the bound."""
-        return self._dropped
-
-    def put(self, reader: R) -> None:
-        """A stream was announced (called by the room)."""
-        self._waiting.append(reader)
-        if len(self._waiting) > STREAMS_WAITING_MAX:
-            self._waiting.popleft().close()
-            self._dropped += 1
-        self._notify()
-
-    def end(self) -> None:
-        """The room is over: nothing more will come."""
-        self._ended = True
-        self._notify()
-
-    def _notify(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
-
-    def close(self) -> None:
-        """Stop listening, and throw away what waits.  Idempotent."""
-        if not self._ended:
-            self._on_close()
-        while self._waiting:
-            self._waiting.popleft().close()
-        self.end()
-
-    def __enter__(self) -> StreamListener[R]:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    async def aclose(self) -> None:
-        """As :meth:`close`, for ``contextlib.aclosing``."""
-        self.close()
-        await anyio.lowlevel.checkpoint()
-
-    def __aiter__(self) -> StreamListener[R]:
-        return self
-
-    async def __anext__(self) -> R:
-        await anyio.lowlevel.checkpoint()
-        while not self._waiting:
-            if self._ended:
-                raise StopAsyncIteration
-            if self._wake is not None:
-                raise anyio.BusyResourceError("waiting on this listener")
-            self._wake = anyio.Event()
-            try:
-                await self._wake.wait()
-            finally:
-                self._wake = None
-        return self._waiting.popleft()
-
-
-class StreamInbox:
-    """Who listens to which topic of a room."""
-
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._texts: dict[str | None, StreamListener[TextStreamReader]] = {}
-        self._bytes: dict[str | None, StreamListener[ByteStreamReader]] = {}
-        link.attach(self, self._close)
-
-    def texts(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[TextStreamReader]:
-        """Listen for text streams."""
-        return self._listen(self._texts, topic, buffer_bytes)
-
-    def bytes(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[ByteStreamReader]:
-        """Listen for byte streams."""
-        return self._listen(self._bytes, topic, buffer_bytes)
-
-    def _listen(
-        self, listeners: dict[str | None, StreamListener[R]], topic: str | None, buffer_bytes: int
-    ) -> StreamListener[R]:
-        if topic in listeners:
-            # A reader can be read once: two listeners could not both have it.
-            raise ValueError(f"somebody already listens to streams of topic {topic!r} in this room")
-        listener: StreamListener[R] = StreamListener(topic, buffer_bytes, lambda: listeners.pop(topic, None) and None)
-        if self._link.over:
-            listener.end()
-        else:
-            listeners[topic] = listener
-        return listener
-
-    def text_opened(self, owned: data_stream.OwnedTextStreamReader, sender: str) -> None:
-        """A text stream was announced.  The handle is ours."""
-        info = TextStreamInfo.of(owned.info)
-        listener = self._texts.get(info.topic) or self._texts.get(None)
-        if listener is None:
-            self._link.transport.drop(owned.handle.id)
-            return
-        reader = TextStreamReader(self._link, owned.handle.id, sender, info, listener.buffer_bytes)
-        reader.info = info
-        self._link.attach(reader, reader.room_ended)
-        listener.put(reader)
-
-    def bytes_opened(self, owned: data_stream.OwnedByteStreamReader, sender: str) -> None:
-        """A byte stream was announced.  The handle is ours."""
-        info = ByteStreamInfo.of(owned.info)
-        listener = self._bytes.get(info.topic) or self._bytes.get(None)
-        if listener is None:
-            self._link.transport.drop(owned.handle.id)
-            return
-        reader = ByteStreamReader(self._link, owned.handle.id, sender, info, listener.buffer_bytes)
-        reader.info = info
-        self._link.attach(reader, reader.room_ended)
-        listener.put(reader)
-
-    def _close(self) -> None:
-        for listener in [*self._texts.values(), *self._bytes.values()]:
-            listener.end()
-        self._texts.clear()
-        self._bytes.clear()

@@ -26,7 +26,8 @@ class Subscription:
     """Room events from the moment it was made; iterate with ``async for``.
 
     Ends after :class:`~livekit_agent.events.Disconnected`, or when closed.  Cancelling a wait loses no event.
-    For one consumer; close it (or leave its ``with`` block) when done.
+    For one consumer; close it (or leave its ``with`` block) when done.  The room does not keep it: one that is left
+    half way, in an ``async for`` left by ``break``, is forgotten with what waits in it.
     """
 
     def __init__(

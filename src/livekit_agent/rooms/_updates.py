@@ -29,7 +29,7 @@ from ._participants import LocalParticipant, Participant, RemoteParticipant
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._rpc import RpcDesk
-from ._streams import StreamInbox
+from ._stream_inbox import StreamInbox
 
 __all__ = ["HANDLED", "IGNORED", "Model"]
 
