@@ -14,10 +14,11 @@ import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 import anyio
-import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 from . import events
@@ -368,31 +369,43 @@ async def _call_request(function: Callable[[Job], Any], job: Job) -> object:
 async def _in_a_thread(function: Callable[[Job], Any], job: Job) -> Any:
     """Call in a thread, which is abandoned on cancellation.
 
-    Its place is free when the thread is done, not when nobody waits for it any more: on asyncio AnyIO's own limiter
-    gives it back at once, and a lookup that hangs would cost one more thread with each offer.
+    Its place is free when the thread is done, not when nobody waits for it any more: a lookup that hangs must not cost
+    one more thread with each offer.  A thread of our own, because on asyncio AnyIO gives the place back at once, and
+    its threads keep the process from ending.
     """
     from .rooms._mailbox import current_loop
 
-    loop, places, thread = current_loop(), _request_threads(), object()
-    begun = threading.Lock()  # whoever gets it: the thread, which will run the function, or we, and it never will
+    loop, places, place, done = current_loop(), _request_threads(), object(), anyio.Event()
+    answers: list[Any] = []
+    errors: list[BaseException] = []
 
-    def call() -> tuple[Any]:
-        if not begun.acquire(blocking=False):
-            return (None,)
+    def finish() -> None:
+        places.release_on_behalf_of(place)
+        done.set()
+
+    def call() -> None:
         try:
-            # In a box, because trio takes a bare awaitable from a thread for a mistake.
-            return (function(job),)
-        finally:
-            with suppress(RuntimeError):  # the event loop is gone, and its places with it
-                loop.post(lambda: places.release_on_behalf_of(thread))
+            answers.append(function(job))
+        except BaseException as exc:  # whatever it is, it is raised where the answer is waited for
+            errors.append(exc)
+        with suppress(RuntimeError):  # the event loop is gone, and its places with it
+            loop.post(finish)
 
-    await places.acquire_on_behalf_of(thread)
+    await places.acquire_on_behalf_of(place)
     try:
-        return (await anyio.to_thread.run_sync(call, abandon_on_cancel=True, limiter=anyio.CapacityLimiter(1)))[0]
+        _start_thread(partial(copy_context().run, call))
     except BaseException:
-        if begun.acquire(blocking=False):
-            places.release_on_behalf_of(thread)
+        places.release_on_behalf_of(place)
         raise
+    await done.wait()
+    if errors:
+        raise errors.pop()
+    return answers[0]
+
+
+def _start_thread(call: Callable[[], object]) -> None:
+    """Virtual time refuses it by name."""
+    threading.Thread(target=call, name="livekit_agent on_job_request", daemon=True).start()
 
 
 def _runs_on_the_loop(function: Callable[..., Any]) -> bool:

@@ -10,6 +10,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, cast
 
 import anyio
@@ -309,6 +310,20 @@ async def test_a_plain_job_request_runs_in_a_thread_and_a_coroutine_in_the_loop(
     await ask(SimpleUniversalHandler(job_request=coroutine), a_job())
     assert threads[0] is not here
     assert threads[1] is here
+
+
+async def test_what_a_plain_job_request_raises_is_raised_and_it_sees_the_context_of_who_asks() -> None:
+    who: ContextVar[str] = ContextVar("who")
+
+    def plain(job: Job) -> bool:
+        who_asks = who.get()
+        who.set("the thread")
+        raise LookupError(who_asks)
+
+    who.set("the test")
+    with pytest.raises(LookupError, match="the test"):
+        await ask(SimpleUniversalHandler(job_request=plain), a_job())
+    assert who.get() == "the test"
 
 
 async def test_a_blocked_plain_job_request_is_abandoned_when_the_offer_ends() -> None:

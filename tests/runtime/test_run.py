@@ -227,6 +227,16 @@ async def test_a_question_that_ignores_its_cancellation_ends_the_program_with_70
         assert f"leaving although handlers still run: {job_id}" in child.log
 
 
+async def test_a_plain_question_that_hangs_in_its_thread_keeps_no_program_from_ending(backend: str) -> None:
+    async with DispatchServer() as server, program(backend, "hanging", server) as child:
+        await server.wait_for(lambda: server.workers, 20)
+        server.create_dispatch("room", "program")
+        await child.says("asked")
+        child.gets(SIGTERM)
+        assert await child.ends() == 0
+        assert "Traceback" not in child.log
+
+
 # ------------------------------------------------------------------------------------------------------- errors
 
 

@@ -18,6 +18,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from livekit_agent import Job, JobType, SimpleUniversalHandler
+from livekit_agent.handlers import ask
 from livekit_agent.simulation import DeadlockError, RealWorldError, run_virtual
 
 pytestmark = pytest.mark.virtual
@@ -195,6 +197,8 @@ async def test_sleepers_wake_in_the_order_of_their_deadlines(delays: list[float]
 async def test_a_worker_thread_is_refused_by_name() -> None:
     with pytest.raises(RealWorldError, match="worker thread under virtual time"):
         await anyio.to_thread.run_sync(lambda: None)
+    with pytest.raises(RealWorldError, match="worker thread under virtual time"):
+        await ask(SimpleUniversalHandler(job_request=lambda job: True), Job(id="AJ_1", type=JobType.ROOM))
 
 
 # ---------------------------------------------------------------- what run_virtual itself answers

@@ -66,9 +66,10 @@ def _run_asyncio(
 ) -> T:
     from anyio._backends import _asyncio as library
 
+    from .. import handlers
     from ._asyncio_loop import VirtualTimeLoop
 
-    with _replaced(library, "WorkerThread", _refuse_thread):
+    with _replaced(library, "WorkerThread", _refuse_thread), _replaced(handlers, "_start_thread", _refuse_thread):
         options = {"loop_factory": partial(VirtualTimeLoop, seed, on_step)}
         return anyio.run(fn, *args, backend="asyncio", backend_options=options)
 
@@ -80,6 +81,8 @@ def _run_trio(
     from trio import _threads as threads
     from trio._core import _run as scheduler  # pyright: ignore[reportPrivateUsage]
 
+    from .. import handlers
+
     clock = trio.testing.MockClock(autojump_threshold=0)
     for owner, name in ((scheduler, "_r"), (scheduler, "Deadlines"), (clock, "_autojump"), (clock, "_virtual_base")):
         if not hasattr(owner, name):
@@ -88,6 +91,7 @@ def _run_trio(
     with (
         _replaced(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
         _replaced(threads, "start_thread_soon", _refuse_thread),
+        _replaced(handlers, "_start_thread", _refuse_thread),
         _replaced(trio.lowlevel, "open_process", _refuser("a process")),
         _replaced(trio, "open_signal_receiver", _refuser("a signal receiver")),
     ):

@@ -102,6 +102,13 @@ async def unanswering(job: Job) -> bool:
     return True
 
 
+def hanging(job: Job) -> bool:
+    """Looks something up that never answers, and knows no cancellation."""
+    say("asked")
+    time.sleep(600)
+    return True
+
+
 async def stopping(ctx: JobContext) -> None:
     """Ends the whole worker from inside."""
     say("started")
@@ -130,7 +137,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def make_worker() -> UniversalWorker:
-    request = unanswering if SCENARIO == "unanswering" else None
+    request: Any = {"unanswering": unanswering, "hanging": hanging}.get(SCENARIO)
     handler = SimpleUniversalHandler(job_assigned=HANDLERS.get(SCENARIO), job_request=request)
     options = WorkerOptions(agent_name="program", **OPTIONS.get(SCENARIO, {}))
     return UniversalWorker(URL, KEY, SECRET, handler, options, rooms=MemoryRooms())
