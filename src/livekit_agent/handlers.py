@@ -386,7 +386,7 @@ async def _in_a_thread(function: Callable[[Job], Any], job: Job) -> Any:
     def call() -> None:
         try:
             answers.append(function(job))
-        except BaseException as exc:  # whatever it is, it is raised where the answer is waited for
+        except BaseException as exc:  # the thread's boundary: raised where the answer is waited for
             errors.append(exc)
         with suppress(RuntimeError):  # the event loop is gone, and its places with it
             loop.post(finish)
