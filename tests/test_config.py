@@ -269,6 +269,11 @@ def test_a_ca_file_must_exist_and_a_proxy_must_be_http(tmp_path: Path) -> None:
     assert "SOCKS" in faults["proxy_url"].hint
 
 
+@pytest.mark.parametrize("proxy", ["http://h:99999", "http://h/path", "http://", "https://h:0"])
+def test_what_the_worker_would_not_take_as_a_proxy_is_told_with_all_the_rest(proxy: str) -> None:
+    assert set(faults_of(Config.from_env({"HTTPS_PROXY": proxy}))) == {"url", "api_key", "api_secret", "proxy_url"}
+
+
 def test_a_fault_in_a_flag_names_the_flag() -> None:
     config = Config.from_env(GOOD).with_values("--max-jobs", max_jobs=0)
     assert faults_of(config)["max_jobs"].message.startswith("--max-jobs: ")

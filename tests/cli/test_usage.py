@@ -68,6 +68,8 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["run", "no_such_module:handler"], 1, "no module named 'no_such_module'", "installed"),
         (["run", "agent:nope"], 1, "agent has no 'nope'", "it has handler"),
         (["run", "agent:handler"], 78, "LIVEKIT_URL: not set", "LIVEKIT_URL or --url"),
+        (["token", "--room", "r", "--identity", ""], 2, "--room and --identity: expected a name", "token --help"),
+        (["dispatch", "create", "\udcff"], 2, "an argument is not UTF-8 text", "livekit-agent --help"),
         (["token", "--room", "r", "--identity", "i", "--ttl", "inf"], 2, "--ttl", "token --help"),
         (["token", "--room", "r", "--identity", "i", "--ttl", "500ms"], 2, "--ttl", "token --help"),
         (["dev", "no_such_file.py"], 2, "does not exist", "dev --help"),

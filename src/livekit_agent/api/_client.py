@@ -24,6 +24,7 @@ from google.protobuf.message import DecodeError, Message
 from .. import __version__
 from .._bounds import API_RESPONSE_BYTES_MAX, API_TIMEOUT
 from .._errors import ApiError, ConfigError, printable
+from .._options import valid_proxy
 from ..protocol import mint_token
 from ._dispatch import DispatchApi
 from ._rooms import RoomApi
@@ -44,7 +45,8 @@ class LiveKitAPI:
     ``timeout``: seconds per call, everything included.
 
     Resource handling: connections are kept alive until the block is left.  Calls may run side by side.
-    Error handling: :class:`ApiError` with ``status`` and ``twirp_code``; after it the next call works as ever.
+    Error handling: :class:`ConfigError` for a URL, proxy or ``ca_file`` that cannot be used.  :class:`ApiError` with
+    ``status`` and ``twirp_code``; after it the next call works as ever.
     """
 
     def __init__(
@@ -65,6 +67,14 @@ class LiveKitAPI:
         self._key = api_key
         self._secret = api_secret
         self._timeout = timeout
+        if proxy is not None and not valid_proxy(proxy):
+            raise ConfigError(
+                "proxy: not an http:// or https:// URL",
+                field="proxy",
+                source="LiveKitAPI",
+                hint="write http://host:port; SOCKS is not supported",
+                code="CONFIG_PROXY",
+            )
         self._ca_file = ca_file
         self._proxy = proxy
         self._wall = wall_clock
@@ -77,10 +87,10 @@ class LiveKitAPI:
 
     async def __aenter__(self) -> LiveKitAPI:
         # The system's authorities, as for the worker; httpx by itself would bring its own list.
-        verify = ssl.create_default_context(cafile=self._ca_file) if self._base.startswith("https:") else False
+        context = self._tls_context()
         self._client = httpx.AsyncClient(
-            verify=verify,
-            proxy=self._proxy,
+            verify=context or False,
+            proxy=_proxy(self._proxy, context),
             timeout=None,  # noqa: S113 - one deadline for the whole call, below
             follow_redirects=False,
             trust_env=False,
@@ -95,6 +105,21 @@ class LiveKitAPI:
         client, self._client = self._client, None
         if client is not None:
             await client.__aexit__(kind, error, trace)
+
+    def _tls_context(self) -> ssl.SSLContext | None:
+        """For the server or a proxy that speaks TLS; None where nobody does, for it takes 15 ms to make."""
+        if not any(url.startswith("https:") for url in (self._base, self._proxy or "")):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self._ca_file)
+        except OSError as exc:  # ssl.SSLError is one
+            raise ConfigError(
+                f"ca_file: {printable(exc.strerror or type(exc).__name__, 160)}",
+                field="ca_file",
+                source="LiveKitAPI",
+                hint="it must name a PEM file of certificates that this user may read",
+                code="CONFIG_CA_FILE",
+            ) from None
 
     async def call(
         self, service: str, method: str, request: Message, answer: type[M], grant: Mapping[str, object]
@@ -123,9 +148,8 @@ class LiveKitAPI:
             ) from None
         except httpx.HTTPError as exc:
             # Without its cause: the exception holds the request, and the request the token.
-            reason = printable(str(exc)) or type(exc).__name__
             raise ApiError(
-                f"{what}: {reason}", twirp_code="unavailable", hint=f"is a LiveKit server listening at {self._base}?"
+                f"{what}: {_why(exc)}", twirp_code="unavailable", hint=f"is a LiveKit server listening at {self._base}?"
             ) from None
         if response.status_code != 200:
             raise _refused(what, response, body)
@@ -135,6 +159,23 @@ class LiveKitAPI:
         except DecodeError:
             raise ApiError(f"{what}: the answer is not LiveKit's", status=200, hint=_NOT_LIVEKIT) from None
         return message
+
+
+def _proxy(url: str | None, context: ssl.SSLContext | None) -> httpx.Proxy | None:
+    """httpx would verify a proxy by a list of its own, and wants no context for one that speaks no TLS."""
+    if url is None:
+        return None
+    return httpx.Proxy(url, ssl_context=context if url.startswith("https:") else None)
+
+
+def _why(error: BaseException) -> str:
+    """What went wrong, in the words of the first in the chain that has any: on trio a failed handshake has none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if text := printable(str(cause)):
+            return text
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
 
 
 _NOT_LIVEKIT = "is that URL a LiveKit server's, and its base path right?"

@@ -55,6 +55,9 @@ def app() -> None:
 def run_command_line(arguments: Sequence[str]) -> int:
     """Run one command.  Errors of use end in one line, a hint and a documented code; a bug of ours in a traceback."""
     try:
+        if not all(map(_is_text, arguments)):
+            # No URL, name or token can hold it; found here, it is not some encoder's traceback later.
+            raise click.UsageError("an argument is not UTF-8 text")
         result = app.main(args=list(arguments), prog_name="livekit-agent", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), file=sys.stderr)
@@ -75,6 +78,14 @@ def run_command_line(arguments: Sequence[str]) -> int:
         report(error)
         return code
     return int(result or 0)
+
+
+def _is_text(argument: str) -> bool:
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _report_bug(error: BaseException) -> None:

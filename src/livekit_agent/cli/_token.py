@@ -45,6 +45,8 @@ def token(room: str, identity: str, name: str, metadata: str, ttl: float, hidden
     from ..protocol import mint_token
     from ._exit import only
 
+    if not room or not identity:
+        raise click.UsageError("--room and --identity: expected a name; a server refuses the token without")
     if not 1 <= ttl <= _TTL_MAX:
         raise click.UsageError("--ttl: from one second to 100 years")
     config = read_config(flags)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from .._bounds import JOBS_MAX
 from .._errors import ConfigError, redact
+from .._options import valid_proxy
 from ._settings import variable_of
 from ._texts import LOG_LEVELS, UNLIMITED, quoted
 from ._urls import split
@@ -119,10 +120,8 @@ def _credential_faults(config: Config) -> Iterable[ConfigError]:
 
 
 def _network_faults(config: Config) -> Iterable[ConfigError]:
-    if config.proxy_url:
-        parts = split(config.proxy_url)
-        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-            yield _fault(config, "proxy_url", "not a proxy URL", "write http://host:port; SOCKS is not supported")
+    if config.proxy_url and not valid_proxy(config.proxy_url):
+        yield _fault(config, "proxy_url", "not a proxy URL", "write http://host:port; SOCKS is not supported")
     if config.ca_file is not None and not os.path.isfile(config.ca_file):
         yield _fault(config, "ca_file", "no such file", "it must name a PEM file of certificates")
 
