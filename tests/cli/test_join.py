@@ -100,6 +100,8 @@ def test_who_is_not_let_in_is_told_why(start: Start, command: Command) -> None:
     refused = command("join", "lobby", env={**env, "LIVEKIT_API_SECRET": wrong})
     assert (refused.code, len(refused.errors), len(refused.hints)) == (77, 1, 1)
     assert "eyJ" not in refused.err
+    proxied = command("join", "lobby", env={**env, "LIVEKIT_API_SECRET": wrong, "HTTPS_PROXY": "http://127.0.0.1:9"})
+    assert proxied.code == 77, "the proxy is never asked about this machine's own servers"
     nobody = command("join", "lobby", env={**env, "LIVEKIT_URL": "ws://127.0.0.1:9"})
     assert (nobody.code, len(nobody.errors)) == (69, 1)
     unset = command("join", "lobby")

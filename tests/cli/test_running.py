@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from livekit_agent import Config, api
+from livekit_agent.cli._visitor import real_door
+
 from .conftest import ROOT, Result, Running
 
 Command = Callable[..., Result]
@@ -46,6 +49,22 @@ def test_the_visitor_of_dev_plays_and_tells_what_it_hears(start: Start, loop: st
     dev.signal()
     assert dev.wait() == 0
     assert "Traceback" not in dev.text
+
+
+async def test_the_visitors_dispatch_goes_the_way_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, object] = {}
+
+    class Recorded:
+        def __init__(self, *arguments: object, **way: object) -> None:
+            asked.update(way)
+            raise LookupError("far enough")
+
+    monkeypatch.setattr(api, "LiveKitAPI", Recorded)
+    config = Config(url="wss://lk.example", api_key="k", api_secret="s", ca_file="ca.pem", proxy_url="http://p:1")
+    with pytest.raises(LookupError):
+        async with real_door(config, "agent", allow_plaintext=False)("room"):
+            pass
+    assert asked == {"ca_file": "ca.pem", "proxy": "http://p:1", "allow_plaintext": False}
 
 
 def test_a_visitor_cannot_play_what_is_not_there(start: Start) -> None:

@@ -96,7 +96,7 @@ class Terminal:
         from ..runtime._rooms import ServerRooms
         from ..runtime._transport import NetworkConnector
 
-        connector = NetworkConnector(ca_file=config.ca_file or None, proxy=config.proxy_url or None)
+        connector = NetworkConnector(ca_file=config.ca_file or None, proxy=config.proxy)
         async with ServerRooms(config.url, connector=connector, allow_plaintext=allow_plaintext) as rooms:
             async with await rooms.join(token) as room, anyio.create_task_group() as tasks:
                 # All of these before anything is awaited: nothing that happens in the room is missed.

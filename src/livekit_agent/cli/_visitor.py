@@ -56,7 +56,14 @@ def real_door(config: Config, agent_name: str, *, allow_plaintext: bool) -> Door
 
         key, secret = config.api_key, config.api_secret
         if agent_name:
-            async with LiveKitAPI(config.url, key, secret, allow_plaintext=allow_plaintext) as api:
+            async with LiveKitAPI(
+                config.url,
+                key,
+                secret,
+                ca_file=config.ca_file,
+                proxy=config.proxy,
+                allow_plaintext=allow_plaintext,
+            ) as api:
                 await api.dispatch.create(name, agent_name)
         grants = {"roomJoin": True, "room": name}
         token = mint_token(key, secret, wall=time.time(), video=grants, identity=VISITOR, name="Visitor")
