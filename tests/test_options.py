@@ -44,6 +44,17 @@ TESTS = Path(__file__).parent
 
 # ------------------------------------------------------------------------------------------------------- faults
 
+
+class AsyncLoad:
+    """Whose answers nobody awaits."""
+
+    def calculate_load(self, stats: object) -> float:
+        return 0.0
+
+    async def should_accept_job(self, job_type: object, load: float) -> bool:
+        return False
+
+
 WRONG: dict[str, list[Any]] = {
     "agent_name": [None, 5, b"bytes", "lone \udc80 surrogate"],
     "job_type": [3, -1, None, "room", True, 1.5],
@@ -52,7 +63,7 @@ WRONG: dict[str, list[Any]] = {
     "deployment": ["a b", "a_b", "é" * 33, "x" * 65, "line\nbreak", None],
     "permissions": [{}, True, ParticipantPermissions],
     "auto_subscribe": [None, True, "all", 1],
-    "load_calculator": [0.5, CustomLoadCalculator, lambda stats: 0.0, object()],
+    "load_calculator": [0.5, CustomLoadCalculator, lambda stats: 0.0, object(), AsyncLoad()],
     "job_timeout": [-1, math.nan, "10", True, None, -math.inf],
     "shutdown_timeout": [-0.001, math.nan, "30", False, None],
     "cancel_grace": [-1, math.nan, math.inf, None, 10**400],

@@ -5,6 +5,7 @@ Every field is obeyed: a field whose policy does not exist yet is not here.  Lay
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from dataclasses import dataclass, field
@@ -172,6 +173,14 @@ class WorkerOptions:
                 "load_calculator",
                 "expected an object with calculate_load and should_accept_job, or None",
                 "CustomLoadCalculator(calculator=...) makes one of a function",
+            )
+        elif calculator is not None and any(
+            map(inspect.iscoroutinefunction, (calculator.calculate_load, calculator.should_accept_job))
+        ):
+            fault(
+                "load_calculator",
+                "calculate_load and should_accept_job must be plain functions, not async ones",
+                "they are asked on the event loop and must be quick; look things up in a task of your own",
             )
         if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
             fault("logger", "expected a logging.Logger, a LoggerAdapter, or None")

@@ -6,6 +6,7 @@ below 0.7 as long as a place is free, and says 1.0 when none is.  Pure; layer 3.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,13 @@ class CustomLoadCalculator:
             value = getattr(self, name)
             if not callable(value) and not (name == "acceptor" and value is None):
                 raise ConfigError(f"{name}: expected a function", field=name, source="CustomLoadCalculator")
+            if inspect.iscoroutinefunction(value):  # what it returns is no answer, and as a truth it would be yes
+                raise ConfigError(
+                    f"{name}: expected a plain function, not an async one",
+                    field=name,
+                    source="CustomLoadCalculator",
+                    hint="it is asked on the event loop and must be quick; look things up in a task of your own",
+                )
 
     def calculate_load(self, stats: WorkerStats) -> float:
         """Ask ``calculator``."""

@@ -155,6 +155,18 @@ def test_without_an_acceptor_jobs_are_taken_below_a_load_of_1(calculator: LoadCa
         assert not calculator.should_accept_job(job_type, 1.0)
 
 
+async def refusing(job_type: JobType, load: float) -> bool:
+    return False
+
+
+@pytest.mark.parametrize("name", ["calculator", "acceptor"])
+def test_an_async_function_is_refused_rather_than_its_coroutine_taken_for_a_yes(name: str) -> None:
+    functions: dict[str, Any] = {"calculator": lambda stats: 0.0, name: refusing}
+    with pytest.raises(ConfigError, match="not an async one") as caught:
+        CustomLoadCalculator(**functions)
+    assert caught.value.field == name
+
+
 @pytest.mark.parametrize("wrong", [{"calculator": 0.5}, {"calculator": None}, {"calculator": len, "acceptor": True}])
 def test_what_is_no_function_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected a function"):
