@@ -193,6 +193,9 @@ def test_a_worker_that_is_dropped_at_once_again_and_again_is_told_why_from_the_t
         assert isinstance(verdict, Retry)
         hints.append("collides" in verdict.hint)
     assert hints == [False, False, True, True]
+    unreachable = life.lost(LOST, 50.0, jobs_running=False)
+    assert isinstance(unreachable, Retry)
+    assert unreachable.hint == "", "that is no drop"
     life.registered(100.0)
     life.lost(LOST, 200.0, jobs_running=False)
     life.registered(300.0)

@@ -108,7 +108,9 @@ class Lifecycle:
         delay = self._backoff.next_delay()
         if isinstance(error, HandshakeError) and error.retry_after is not None:
             delay = max(delay, min(error.retry_after, RETRY_AFTER_MAX))
-        return Retry(delay=delay, hint=_FLAP_HINT if self._flaps >= _FLAPS_WORTH_TELLING else "")
+        # Of a drop only: a server that cannot be reached since has another fault than colliding names.
+        flaps = 0 if registered_at is None else self._flaps
+        return Retry(delay=delay, hint=_FLAP_HINT if flaps >= _FLAPS_WORTH_TELLING else "")
 
     def _refused(self, error: AuthenticationError, jobs_running: bool) -> Retry | GiveUp:
         self._auth_refusals += 1
