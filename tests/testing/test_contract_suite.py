@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from livekit_agent.testing.contracts import CASES, Result, Verdict, run_contracts
+from livekit_agent.testing.contracts import CASES, Result, Verdict, contract_test, run_contracts
 
 OURS = [sys.executable, "-m", "livekit_agent.testing.contracts.adapters.ours"]
 BROKEN = Path(__file__).parent / "broken_worker.py"
@@ -70,6 +70,10 @@ def test_results_are_told_as_they_come_and_returned_in_order() -> None:
 def test_an_unknown_case_is_refused() -> None:
     with pytest.raises(ValueError, match="no such cases: 7, 1000"):
         run_contracts(OURS, only=[7, 29, 1000])
+    with pytest.raises(ValueError, match="no such cases: 7"):
+        contract_test(OURS, only=[7])
+    with pytest.raises(ValueError, match="parallel must be at least 1"):
+        run_contracts(OURS, parallel=0)
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -114,6 +118,20 @@ def test_without_a_command_it_says_what_is_missing() -> None:
     assert done.stderr == "error: no command; for example -- python my_worker.py\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--case", "29,7,many"), "error: no such cases: 7, many; --list tells all"),
+        (("--group", "AZ"), "error: no such cases: Z; --list tells all"),
+    ],
+)
+def test_a_case_that_there_is_not_is_a_mistake_and_not_a_suite_that_passes(
+    arguments: tuple[str, ...], told: str
+) -> None:
+    done = contracts(*arguments, "--", *OURS)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told + "\n")
+
+
 def test_the_list_tells_every_case_and_runs_none() -> None:
     lines = contracts("--list").stdout.splitlines()
     assert len(lines) == len(CASES)
@@ -136,6 +154,24 @@ def test_a_project_makes_a_test_of_each_case(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_subprocess("-v", "-p", "no:randomly", "-W", "error")
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["*test_contracts[[]B20[]] PASSED*", "*test_contracts[[]C29[]] PASSED*"])
+
+
+def test_a_case_that_lacks_something_is_skipped_and_does_not_pass(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        from livekit_agent.testing.contracts import CASES, Result, Verdict, _run, contract_test
+
+        def lacking(command, **options):
+            case = next(case for case in CASES if case.number == 17)
+            return [Result(case=case, verdict=Verdict.ADAPTER, what="needs trustme", seconds=0.0)]
+
+        _run.run_contracts = lacking
+        test_contracts = contract_test(["true"], only=[17])
+        """
+    )
+    result = pytester.runpytest_subprocess("-rs", "-p", "no:randomly", "-W", "error")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["SKIPPED*needs trustme"])
 
 
 def test_a_failed_case_says_what_happened(pytester: pytest.Pytester) -> None:

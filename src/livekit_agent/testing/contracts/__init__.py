@@ -8,7 +8,7 @@ nowhere must do), and obeys its jobs' metadata, JSON::
     {"do": "return|raise|hang|sleep|ignore-cancel|reject|reject-terminate|exit", "seconds": 1.5}
 
 ``reject`` and ``reject-terminate`` are done to the offer, all others in the job; with ``"at": "offer"`` they are done
-while the offer waits for its answer.  ``adapters/`` holds such workers of twenty lines.
+while the offer waits for its answer.  ``adapters/`` holds such workers, a page each.
 
 ::
 

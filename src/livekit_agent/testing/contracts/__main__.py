@@ -27,9 +27,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("error: no command; for example -- python my_worker.py", file=sys.stderr)
         return 2
     began = time.monotonic()
+    try:
+        only = _chosen(options.case, options.group)
+    except ValueError as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 2
     results = run_contracts(
         command,
-        only=_chosen(options.case, options.group),
+        only=only,
         parallel=options.parallel,
         patience=options.patience,
         on_result=_progress if sys.stderr.isatty() else lambda result: None,
@@ -47,18 +52,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", nargs=argparse.REMAINDER, help="how to start the worker under test")
     parser.add_argument("--case", default="", metavar="N,…", help="only these cases")
     parser.add_argument("--group", default="", metavar="LETTERS", help="only these groups, such as AB")
-    parser.add_argument("--parallel", type=int, default=12, metavar="N", help="cases at once (12)")
+    parser.add_argument("--parallel", type=_number, default=12, metavar="N", help="cases at once (12)")
     parser.add_argument("--patience", type=float, default=1.0, metavar="X", help="stretch every wait (1)")
     parser.add_argument("--json", action="store_true", help="one object per case and a last one in sum")
     parser.add_argument("--list", action="store_true", help="tell the cases and run none")
     return parser
 
 
+def _number(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
+
+
 def _chosen(numbers: str, groups: str) -> list[int] | None:
+    """The cases of these numbers and groups.  One that there is not is a mistake: a suite of no case passes."""
     if not numbers and not groups:
         return None
-    named = {int(number) for number in numbers.split(",") if number}
-    return [case.number for case in CASES if case.number in named or case.group in groups.upper()]
+    named = {word.strip() for word in numbers.split(",") if word.strip()}
+    letters = set(groups.upper())
+    known = {str(case.number) for case in CASES} | {case.group for case in CASES}
+    if unknown := sorted((named | letters) - known):
+        raise ValueError(f"no such cases: {', '.join(unknown)}; --list tells all")
+    return [case.number for case in CASES if str(case.number) in named or case.group in letters]
 
 
 def _progress(result: Result) -> None:

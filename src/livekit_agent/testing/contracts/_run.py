@@ -47,8 +47,9 @@ def run_contracts(
     comes.
     """
     chosen = [case for case in CASES if only is None or case.number in only]
-    if unknown := set(only or ()) - {case.number for case in CASES}:
-        raise ValueError(f"no such cases: {', '.join(map(str, sorted(unknown)))}")
+    if parallel < 1:
+        raise ValueError(f"parallel must be at least 1, not {parallel}")
+    _refuse_unknown(only)
     results: dict[int, Result] = {}
 
     def tell(result: Result) -> None:
@@ -57,6 +58,11 @@ def run_contracts(
 
     anyio.run(_play, list(command), chosen, dict(env or {}), parallel, patience, tell)
     return [results[case.number] for case in chosen]
+
+
+def _refuse_unknown(only: Sequence[int] | None) -> None:
+    if unknown := set(only or ()) - {case.number for case in CASES}:
+        raise ValueError(f"no such cases: {', '.join(map(str, sorted(unknown)))}")
 
 
 async def _play(
@@ -128,6 +134,7 @@ def contract_test(command: Sequence[str], **options: Any) -> Callable[..., None]
     import pytest
 
     only = options.get("only")
+    _refuse_unknown(only)
     chosen = [case for case in CASES if case.run is not None and (only is None or case.number in only)]
     played: dict[int, Result] = {}
 
@@ -137,6 +144,8 @@ def contract_test(command: Sequence[str], **options: Any) -> Callable[..., None]
             options["only"] = [one.number for one in chosen]
             played.update({result.case.number: result for result in run_contracts(command, **options)})
         result = played[case.number]
+        if result.verdict is Verdict.ADAPTER:
+            pytest.skip(result.what)  # something that the case needs is not installed
         if not result.ok:
             pytest.fail(f"{case.title}: {result.what}\n{result.output}", pytrace=False)
 
