@@ -243,6 +243,9 @@ BAD = {
     "W6": RUNNING.replace("2   w0.1    stage   assign", "9   w0.1    stage   assign"),
     "W7": RUNNING.replace("2   w0.1#1  say     job_status  J   status=RUNNING\n", "") + TERMINATED + ENDED,
     "W8": A_LIFE + "4 s:w0.1#1 hear job_status J status=FAILED\n",
+    "W8 not proven though all is well": A_LIFE.replace("3.1 s:w0.1#1 hear   job_status  J   status=SUCCESS\n", "")
+    + "8   world   act         converged   -\n"
+    + GONE.replace("elapsed=0", 'elapsed=0 unproven=["J"]'),
     "W8 never heard": A_LIFE.replace("3.1 s:w0.1#1 hear   job_status  J   status=SUCCESS\n", "") + GONE,
     "W9": A_LIFE + "4 w0.1#1 say job_status J status=FAILED\n",
     "W10": A_LIFE + "4 w0.1#1 say job_status J status=RUNNING\n",

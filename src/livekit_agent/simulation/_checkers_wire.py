@@ -161,8 +161,8 @@ class W7_running_first(Checker):
 
 
 class W8_one_final_status(Checker):
-    """Every assigned job's one final status reaches a server, unless the worker's report names it as unproven; what no
-    server has heard is said again on each new connection."""
+    """Every assigned job's one final status reaches a server, unless the worker ended in the chaos, or was refused for
+    good, and its report names the status as unproven; what no server has heard is said again on each new connection."""
 
     watches = ("hear job_status", "worker ended", "closed")
 
@@ -177,8 +177,9 @@ class W8_one_final_status(Checker):
         else:
             unproven = note.data["unproven"]
             assert isinstance(unproven, tuple)
+            calm = "converged" in self.history.acts and not note.data["error"]
             for job in self.history.life(note.who).jobs.values():
-                if job.assigned_at is not None and job.job not in unproven:
+                if job.assigned_at is not None and (calm or job.job not in unproven):
                     arrived = any(n.data["status"] in FINAL for n in job.received)
                     self.judge(arrived, f"no server ever heard how {job.job} ended")
 
