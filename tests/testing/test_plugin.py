@@ -276,6 +276,36 @@ def test_a_handler_that_asks_for_the_real_world_gets_an_error_that_names_the_cal
     assert str(result.stdout).count('"time.time() by name": lambda: now(),') >= 2  # the traceback shows who asked
 
 
+def test_a_refused_class_still_knows_what_was_made_of_it_before(project: Run) -> None:
+    result = project(
+        """
+        import socket
+        import ssl
+
+        BEFORE = socket.socket()
+
+        class Mine(socket.socket):
+            pass
+
+        @pytest.mark.agent_seeds(1)
+        async def test_kinds():
+            assert isinstance(BEFORE, socket.socket)
+            assert not isinstance(BEFORE, Mine)
+            assert issubclass(ssl.SSLSocket, socket.socket)
+
+            class Later(socket.socket):
+                pass
+
+            assert issubclass(Later, socket.socket)
+            assert not isinstance(BEFORE, Later)
+
+        def test_last():
+            BEFORE.close()
+        """
+    )
+    result.assert_outcomes(passed=3)
+
+
 def test_a_worker_thread_is_refused(project: Run) -> None:
     result = project(
         """

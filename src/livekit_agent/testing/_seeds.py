@@ -374,6 +374,16 @@ def _real_world_refused() -> Generator[list[BaseException]]:
         yield refused
 
 
+class _Stands(type):
+    """The type of a class that stands for another: what is an instance or a subclass of that is one of this."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return type.__instancecheck__(cls.__dict__.get("stands_for", cls), instance)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return type.__subclasscheck__(cls.__dict__.get("stands_for", cls), subclass)
+
+
 def _guard(what: str, real: Any, asked: Callable[[FrameType], bool], refused: list[BaseException]) -> Any:
     def check(caller: FrameType) -> None:
         __tracebackhide__ = True
@@ -383,8 +393,10 @@ def _guard(what: str, real: Any, asked: Callable[[FrameType], bool], refused: li
             raise error
 
     if isinstance(real, type):
-        # A class stays a class: libraries subclass it and ask isinstance.
-        class Guarded(real):  # type: ignore[misc, valid-type]
+        # A class stays a class: libraries subclass it and ask isinstance, also of what was made before.
+        class Guarded(real, metaclass=_Stands):  # type: ignore[misc, valid-type]
+            stands_for = real
+
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 __tracebackhide__ = True
                 check(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
