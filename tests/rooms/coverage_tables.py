@@ -99,6 +99,34 @@ def tests_of(file: str) -> frozenset[str]:
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
+@cache
+def definitions(file: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """What tests/rooms/test_FILE.py defines: name -> its source and the names in it."""
+    source = (TESTS / f"test_{file}.py").read_text()
+    found: dict[str, tuple[str, frozenset[str]]] = {}
+    for node in ast.parse(source).body:
+        defined = [node.name] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
+        if isinstance(node, ast.Assign):
+            defined = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        parts = [node, *getattr(node, "decorator_list", ())]
+        text = "\n".join(ast.get_source_segment(source, part) or "" for part in parts)
+        names = frozenset(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
+        found |= dict.fromkeys(defined, (text, names))
+    return found
+
+
+def code_of(proof: str) -> str:
+    """The source of a proof, and of all that it uses of its own file."""
+    file, _, name = proof.partition("::")
+    wanted, seen = [f"test_{name}"], dict[str, str]()
+    while wanted:
+        name = wanted.pop()
+        if name not in seen and name in definitions(file):
+            seen[name], names = definitions(file)[name]
+            wanted += sorted(names)
+    return "\n".join(seen.values())
+
+
 def test_exists(proof: str) -> bool:
     """``file::name``: a test function of tests/rooms/test_FILE.py, named without its ``test_``."""
     file, _, name = proof.partition("::")

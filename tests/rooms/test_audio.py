@@ -15,7 +15,7 @@ from sounds import RATE, TONE, found_tone, hum, level, sound, subscribed, tone
 from venues import PATIENCE, MemoryVenue, Venue, next_of
 
 from livekit_agent import RoomClosedError, RoomError, events
-from livekit_agent.rooms import AudioFrame, AudioSource, MemoryRooms, VideoFormat
+from livekit_agent.rooms import AudioFrame, AudioSource, MemoryRooms, TrackKind, VideoFormat
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (16_000, 1), (48_000, 2)])
@@ -63,8 +63,33 @@ async def test_frames_are_ten_milliseconds_in_read_only_views(venue: Venue) -> N
     assert (frame.sample_rate, frame.num_channels, frame.samples_per_channel) == (RATE, 2, 480)
     assert frame.duration == 0.01
     assert frame.samples.shape == (480, 2)
+    assert frame.data == frame.samples.tobytes()
     with pytest.raises(ValueError, match="read-only"):
         frame.samples[0, 0] = 1
+
+
+async def test_what_waits_can_be_forgotten_and_a_source_closed_and_published_again(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            source = AudioSource(queue_size_ms=1000)
+            await a.local_participant.publish_audio(source)
+            for _ in range(5):
+                await source.capture_frame(duration=0.1)
+            assert source.queued_duration > 0.2
+            source.clear_queue()
+            assert source.queued_duration == 0
+            with anyio.fail_after(0.2):
+                await source.wait_for_playout()
+            await source.capture_frame(duration=0.1)
+            began = anyio.current_time()
+            await source.wait_for_playout()
+            assert 0.05 < anyio.current_time() - began < 5
+            source.close()
+            source.close()
+            with pytest.raises(RoomError, match="not published"):
+                await source.capture_frame()
+            await a.local_participant.publish_audio(source, name="again")
+            await source.capture_frame()
 
 
 async def test_a_muted_track_is_silence_and_sounds_again(venue: Venue) -> None:
@@ -184,6 +209,9 @@ async def test_an_iterator_left_half_way_closes_by_itself(venue: Venue) -> None:
                 gc.collect()
                 while track._queues:  # noqa: ASYNC110
                     await anyio.sleep(0.01)
+                stream = track.audio_frames()
+                await stream.aclose()
+                assert (stream.ended, list(track._queues)) == (True, [])
             group.cancel_scope.cancel()
 
 
@@ -261,6 +289,7 @@ async def test_what_a_track_does_not_have_is_refused(venue: Venue) -> None:
         async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
             group.start_soon(hum, (await a.local_participant.publish_audio()).track.source)
             track = await subscribed(b)
+            assert track.kind is TrackKind.AUDIO
             with pytest.raises(ValueError, match="has no video"):
                 track.video_frames(format=VideoFormat.I420)
             for wrong in ({"sample_rate": 0}, {"num_channels": 3}, {"capacity": 0}):

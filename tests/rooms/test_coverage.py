@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coverage_tables import TABLES, Row, exists, rows, sections, table, test_exists
+from coverage_tables import TABLES, Row, code_of, exists, rows, sections, table, test_exists
 from google.protobuf.descriptor import Descriptor
 from test_contract import REQUESTS
 
@@ -60,6 +60,17 @@ def test_every_public_name_that_a_row_tells_is_there_and_proven() -> None:
 def test_every_proof_is_a_test_that_exists() -> None:
     proofs = table("proofs")["proofs"]
     assert [f"{name}: {proof}" for name, proof in proofs.items() if not test_exists(proof)] == []
+
+
+def test_every_proof_uses_what_it_proves() -> None:
+    """What is called, read or passed: in the test or in what it uses of its file.  A class may go without a name."""
+    proofs = table("proofs")["proofs"]
+    last = {name: re.split(r"[.(]", name.rstrip(")"))[-1] for name in proofs}
+    assert [
+        f"{name}: {proof}"
+        for name, proof in proofs.items()
+        if last[name][0].islower() and not re.search(rf"\b{last[name]}\b", code_of(proof))
+    ] == []
 
 
 def test_a_name_or_a_test_that_does_not_exist_is_noticed() -> None:

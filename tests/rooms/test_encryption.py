@@ -338,6 +338,16 @@ async def test_a_server_takes_digests_only_and_not_any_number(monkeypatch: pytes
         await anyio.sleep(1)
 
 
+def test_what_is_chosen_is_what_the_library_is_told() -> None:
+    chosen = Encryption(
+        shared_key=b"k", ratchet_salt=b"s", ratchet_window=3, failure_tolerance=7, key_ring_size=4,
+        derivation=KeyDerivation.HKDF,
+    )  # fmt: skip
+    told = chosen.message().key_provider_options
+    assert (told.shared_key, told.ratchet_salt, told.ratchet_window_size) == (b"k", b"s", 3)
+    assert (told.failure_tolerance, told.key_ring_size, told.key_derivation_function) == (7, 4, KeyDerivation.HKDF)
+
+
 @pytest.mark.parametrize("wrong", [{"shared_key": b""}, {"key_ring_size": 0}, {"key_ring_size": 1000}])
 def test_options_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="key"):

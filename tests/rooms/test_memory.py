@@ -341,6 +341,9 @@ async def test_subscriptions_end_with_their_block_or_the_room() -> None:
             assert a.statistics().subscriptions == 0
             assert [event async for event in heard] == []
             await a.subscribe(events.DataReceived).aclose()
+            closed = a.subscribe(events.DataReceived)
+            closed.close()
+            assert a.statistics().subscriptions == 0
             kept = a.subscribe(events.Disconnected)
         assert [event async for event in kept] == [events.Disconnected(reason=1)]
 

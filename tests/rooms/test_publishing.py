@@ -137,6 +137,9 @@ async def test_options_of_the_other_kind_are_refused(venue: Venue) -> None:
                 await a.local_participant.publish_track(LocalTrack(VideoSource(320, 240)), options=AudioOptions())
             published = await a.local_participant.publish_track(LocalTrack(VideoSource(320, 240)))
             assert published.source == TrackSource.CAMERA
+            film = LocalTrack(AudioSource(), name="film")
+            published = await a.local_participant.publish_track(film, track_source=TrackSource.SCREENSHARE_AUDIO)
+            assert (published.source, published.name) == (TrackSource.SCREENSHARE_AUDIO, "film")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ async def never(call: RpcCall) -> str:
 async def code_of(room: Room, identity: str, method: str, timeout: float = PATIENCE) -> tuple[int, str, str]:
     with pytest.raises(RpcError) as caught:
         await room.local_participant.perform_rpc(identity, method, timeout=timeout)
+    assert caught.value.code == "RPC_ERROR"
     return caught.value.rpc_code, caught.value.message, caught.value.data
 
 
@@ -202,6 +203,11 @@ async def test_methods_come_and_go_while_the_block_lasts(venue: Venue) -> None:
             async with b.serve_rpc() as calls:
                 with calls.register("one", echo):
                     assert await a.local_participant.perform_rpc("b", "one", "1") == "1"
+                assert (await code_of(a, "b", "one"))[0] == RpcCode.UNSUPPORTED_METHOD
+                again = calls.register("one", echo)
+                assert await a.local_participant.perform_rpc("b", "one", "1") == "1"
+                again.close()
+                again.close()
                 assert (await code_of(a, "b", "one"))[0] == RpcCode.UNSUPPORTED_METHOD
 
                 @calls.method("two")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -78,6 +79,30 @@ async def test_ten_megabytes_arrive_as_they_were(venue: Venue) -> None:
                     group.start_soon(receive)
                     await a.local_participant.send_bytes(data, topic="files", name="big.bin")
             assert digest.digest() == hashlib.sha256(data).digest()
+
+
+async def test_bytes_are_written_with_all_that_is_said_about_them_and_only_where_they_are_sent(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, await venue.join("c") as c:
+            await venue.introduce(a, b, c)
+            with b.byte_streams() as to_b, c.byte_streams() as to_c, anyio.fail_after(PATIENCE):
+                writer = a.local_participant.stream_bytes(
+                    topic="t", name="n.png", size=6, mime_type="image/png", attributes={"k": "v"}, stream_id="mine",
+                    destination_identities=["c"],
+                )  # fmt: skip
+                async with writer:
+                    await writer.write(b"123")
+                    await writer.write(b"456")
+                    await writer.close({"mood": "good"})
+                await a.local_participant.send_bytes(b"for all")
+                reader = await anext(to_c)
+                assert reader.info == replace(writer.info, sent_at=reader.info.sent_at)
+                info = reader.info
+                assert (info.id, info.topic, info.name, info.size) == ("mine", "t", "n.png", 6)
+                assert (info.mime_type, dict(info.attributes)) == ("image/png", {"k": "v"})
+                assert await reader.read_all() == b"123456"
+                assert dict(reader.attributes) == {"k": "v", "mood": "good"}
+                assert await (await anext(to_b)).read_all() == b"for all"
 
 
 async def test_a_file_is_sent(venue: Venue, tmp_path: Path) -> None:
@@ -177,9 +202,10 @@ async def test_abandoned_readers_and_listeners_leave_nothing_behind(venue: Venue
             with anyio.fail_after(PATIENCE):
                 async for _ in await anext(streams):
                     break  # half way
-                (await anext(streams)).close()
+                await (await anext(streams)).aclose()
                 await anext(streams)  # never read
             streams.close()
+            assert [stream async for stream in streams] == []
 
 
 async def test_what_is_left_half_way_is_let_go_while_the_room_goes_on(venue: Venue) -> None:

@@ -263,6 +263,15 @@ async def test_a_track_that_comes_and_goes_before_its_listener_runs_is_waited_ou
 
 
 @pytest.mark.virtual
+async def test_the_numbers_of_a_room_are_what_the_server_said_last() -> None:
+    library = Library()
+    room = library.room()
+    assert (room.num_participants, room.num_publishers, room.max_participants) == (0, 0, 0)
+    library.say(room_updated=room_pb.RoomInfo(num_participants=3, num_publishers=2, max_participants=9))
+    assert (room.num_participants, room.num_publishers, room.max_participants) == (3, 2, 9)
+
+
+@pytest.mark.virtual
 async def test_a_reason_of_a_newer_server_stays_a_number() -> None:
     for number, reason in ((4, DisconnectReason.PARTICIPANT_REMOVED), (0, DisconnectReason.UNKNOWN), (99, 99)):
         library = Library()

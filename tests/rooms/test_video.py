@@ -47,6 +47,7 @@ async def test_a_picture_is_seen_in_its_colours(venue: Venue, format: VideoForma
             group.cancel_scope.cancel()
     assert (frame.width, frame.height, frame.format) == (320, 240, format)
     if format is VideoFormat.RGBA:
+        assert frame.data == frame.pixels.tobytes()
         assert np.abs(frame.pixels[120, 40, :3].astype(int) - RED).max() < 25
         assert np.abs(frame.pixels[120, 280, :3].astype(int) - BLUE).max() < 25
     else:
@@ -92,6 +93,11 @@ async def test_the_pictures_end_with_the_track(venue: Venue) -> None:
                     async for _ in stream:
                         pass
             assert stream.ended
+            await a.local_participant.publish_video(source)
+            source.capture_frame(VideoFrame.of(two_halves()))
+            source.close()
+            with pytest.raises(RoomError, match="not published"):
+                source.capture_frame(VideoFrame.of(two_halves()))
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 240), (320, 0), (-1, 240)])

@@ -136,7 +136,11 @@ class Room(Presence, Session):
 
     @property
     def num_participants(self) -> int:
-        """How many are in the room as the server counts them; lags behind :attr:`remote_participants`."""
+        """How many are in the room as the server said last; lags behind :attr:`remote_participants`.
+
+        A real server says it every 5 s when it has changed (0 until then), rooms in memory at the join and when the
+        room itself changes.
+        """
         return self._model.num_participants
 
     @property
