@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["LoadCalculator", "WorkerOptions"]
 
-_DEPLOYMENT_BYTES_MAX = 64
+DEPLOYMENT_BYTES_MAX = 64
 
 
 class LoadCalculator(Protocol):
@@ -234,4 +234,4 @@ def valid_proxy(url: str) -> bool:
 
 def valid_deployment(name: str) -> bool:
     data = name.encode("utf-8", "surrogatepass")
-    return len(data) <= _DEPLOYMENT_BYTES_MAX and not any(b <= 0x20 or b == 0x7F or b == 0x5F for b in data)
+    return len(data) <= DEPLOYMENT_BYTES_MAX and not any(b <= 0x20 or b == 0x7F or b == 0x5F for b in data)

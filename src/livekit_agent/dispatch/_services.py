@@ -17,7 +17,7 @@ from livekit.protocol import room as room_pb
 
 from .._bounds import ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX, PARTICIPANT_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX
 from .._errors import ResourceExhaustedError
-from .._options import valid_deployment
+from .._options import DEPLOYMENT_BYTES_MAX, valid_deployment
 from ..protocol import Claims
 from ._access import may
 from ._core import Order
@@ -188,6 +188,9 @@ class _RoomService:
         for agent in request.agents:
             _check_metadata(agent.metadata)
             _check_attributes(agent.attributes)
+        if request.room_preset and request.name not in [room.name for room in self._rooms.rooms()]:
+            # A server's configuration has them, and this one has none; a live room is not asked about it.
+            raise TwirpError.service("invalid_argument", "unknown room configuration in create room request")
         return self._rooms.create(request, orders_of(request.agents))
 
     def list(self, request: room_pb.ListRoomsRequest, claims: Claims | None) -> room_pb.ListRoomsResponse:
@@ -324,10 +327,14 @@ def _check_attributes(attributes: Mapping[str, str]) -> None:
 def _check_deployment(deployment: str) -> None:
     if valid_deployment(deployment):
         return
-    if "_" in deployment:
+    data = deployment.encode()
+    wrong = next(((place, byte) for place, byte in enumerate(data) if byte <= 0x20 or byte in b"\x7f_"), None)
+    if len(data) > DEPLOYMENT_BYTES_MAX or wrong is None:
+        reason = f"deployment exceeds {DEPLOYMENT_BYTES_MAX} bytes"
+    elif wrong[1] == ord("_"):
         reason = "deployment contains reserved character '_'"
     else:
-        reason = "deployment is too long or contains a blank or control character"
+        reason = f"deployment contains whitespace or control byte at position {wrong[0]}"
     raise TwirpError.service("invalid_argument", reason)
 
 
