@@ -417,6 +417,54 @@ def test_what_a_test_leaves_open_is_a_leak(wrong: dict[str, str]) -> None:
     assert wrong["test_leaves_a_person"].strip().startswith("the test left 1 files or sockets open")
 
 
+def test_what_else_outlives_a_test_is_a_leak_too(project: Run) -> None:
+    result = project(
+        """
+        import asyncio
+        import threading
+
+        ENOUGH = threading.Event()
+
+        @pytest.mark.agent_seeds(3)
+        async def test_task():
+            task = asyncio.get_running_loop().create_task(asyncio.sleep(60), name="forgotten")
+            KEPT.append(task)
+
+        @pytest.mark.agent_seeds(3)
+        async def test_thread():
+            # By the loop, so that nobody's code is on the stack: what the refusal cannot see, the count does.
+            thread = threading.Thread(target=ENOUGH.wait, name="lost", daemon=True)
+            asyncio.get_running_loop().call_soon(thread.start)
+            await anyio.sleep(1)
+
+        @pytest.mark.agent_seeds(3)
+        async def test_connection(agent_worker, agent_server, monkeypatch):
+            # The server's end of a connection that nobody closes: what a mistake in the SDK would leave.
+            async def keep(stream):
+                KEPT.append(stream)
+                await anyio.sleep_forever()
+
+            monkeypatch.setattr(agent_server, "serve_stream", keep)
+            with pytest.raises(TimeoutError), anyio.fail_after(1):
+                await agent_worker(SimpleUniversalHandler())
+
+        def test_last():
+            ENOUGH.set()
+
+        KEPT = []
+        """,
+        "--agent-backend",
+        "asyncio",
+    )
+    result.assert_outcomes(failed=3, passed=1)
+    told = [line for line in str(result.stdout).splitlines() if line.startswith("the test left ")]
+    assert told == [
+        "the test left 1 tasks running: ['forgotten']",
+        "the test left 1 threads running: ['lost']",
+        "the test left 1 connections open",
+    ]
+
+
 def test_a_group_keeps_its_leaves(wrong: dict[str, str]) -> None:
     assert "ExceptionGroup: two at once (2 sub-exceptions)" in wrong["test_group"]
     assert "KeyError: 'b'" in wrong["test_group"]

@@ -305,7 +305,7 @@ class _Run:
         )
 
     async def _one_seed(self) -> None:
-        before = len(anyio.get_running_tasks())
+        before = {task.id for task in anyio.get_running_tasks()}
         exits = AsyncExitStack()
         world = self._world = _TestWorld(self._seed, self._faults, exits)
         # The scope that ends a hung test encloses everything that is entered: scopes must nest.
@@ -323,9 +323,8 @@ class _Run:
         if self._hung_at is not None:
             where = "".join(f"\n  {line}" for line in self._hung_at)
             raise TestHungError(f"the test did not end within {self._limit:g} s of virtual time; what waits:{where}")
-        left = anyio.get_running_tasks()
-        if len(left) > before:
-            raise TestLeakError(f"the test left {len(left) - before} tasks running: {[task.name for task in left]}")
+        if left := [task.name for task in anyio.get_running_tasks() if task.id not in before]:
+            raise TestLeakError(f"the test left {len(left)} tasks running: {left}")
         if world.connections:
             raise TestLeakError(f"the test left {world.connections} connections open")
 
