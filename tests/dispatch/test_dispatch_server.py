@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import logging
 import socket
@@ -443,6 +444,46 @@ def test_a_connection_whose_task_never_began_is_closed(monkeypatch: pytest.Monke
         client.settimeout(5)
         assert client.recv(1) == b"", "closed, though it is still referred to"
     gc.collect()  # what was never awaited says so here, and not in the next test
+
+
+async def test_a_process_without_descriptors_accepts_nobody_for_a_while_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as one:
+        listener = type(one.listeners[0])
+    accept = listener.accept
+    on_trio = anyio.BrokenResourceError()
+    on_trio.__cause__ = OSError(errno.ENFILE, "Too many open files in system")
+    faults = [OSError(errno.EMFILE, "Too many open files"), on_trio, OSError(errno.ECONNABORTED, "gone before")]
+
+    async def failing(self: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        if faults:
+            raise faults.pop(0)
+        return await accept(self)
+
+    monkeypatch.setattr(listener, "accept", failing)
+    async with DispatchServer(api_key=KEY, api_secret=SECRET) as server:
+        async with await anyio.connect_tcp("127.0.0.1", server.port or 0) as stream:
+            await stream.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            with anyio.fail_after(10):
+                assert (await stream.receive()).startswith(b"HTTP/1.1 200")
+    assert faults == []
+    assert caplog.text.count("no connection can be accepted now") == 1
+
+
+async def test_a_listener_that_fails_otherwise_is_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as one:
+        listener = type(one.listeners[0])
+
+    async def failing(self: Any) -> Any:
+        await anyio.lowlevel.checkpoint()
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(listener, "accept", failing)
+    with pytest.raises(ExceptionGroup):
+        async with DispatchServer(api_key=KEY, api_secret=SECRET):
+            await anyio.sleep(10)
 
 
 async def test_beyond_its_bound_connections_are_closed_at_once() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +25,7 @@ from livekit_agent import (
     WorkerOptions,
     WorkerStats,
 )
-from livekit_agent.monitoring._probe import process_probe
+from livekit_agent.monitoring._probe import Sample, process_probe
 
 TARGET = 0.7
 
@@ -208,3 +209,23 @@ def test_the_probe_of_this_process_gives_figures_a_load_can_be_made_of() -> None
         assert 0 <= sample.cpu_percent <= 100
         assert 0 < sample.memory_percent <= 100
         assert sample.memory_mb > 1
+
+
+@pytest.mark.virtual
+async def test_figures_that_cannot_be_read_for_a_while_end_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    looks: list[Any] = [Sample(cpu_percent=50), OSError(24, "Too many open files"), OSError(None, "psutil's")]
+    seen: list[float] = []
+
+    def probe() -> Sample:
+        seen.append(worker.stats.cpu_percent)
+        look = looks.pop(0) if looks else Sample(cpu_percent=70)
+        if isinstance(look, OSError):
+            raise look
+        return look
+
+    worker = UniversalWorker("ws://localhost", "key", "secret", SimpleUniversalHandler(), probe=probe)
+    with anyio.move_on_after(10):
+        await worker._standing.keep()
+    assert seen == [0, 50, 50, 50]
+    assert worker.stats.cpu_percent == 70
+    assert caplog.text.count("Too many open files") == len(caplog.records) == 1

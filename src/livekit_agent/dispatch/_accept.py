@@ -3,10 +3,15 @@
 A connection belongs to its task from the task's first step on.  AnyIO lets a task take that step even if it is
 cancelled before.  But asyncio itself does not, and it is asyncio that cancels what is left when a program is torn down
 without leaving its blocks.  Such a connection would stay open until the garbage collector finds it.
+
+Without descriptors nobody can be accepted for a while; that is no reason to end all who are connected.
 """
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 from collections.abc import Awaitable, Callable
 
 import anyio
@@ -16,6 +21,15 @@ from anyio.streams.stapled import MultiListener
 from .._bounds import CLOSE_TIMEOUT
 
 __all__ = ["serve_each"]
+
+_log = logging.getLogger("livekit_agent.dispatch")
+
+#: The system has no more of what a connection needs; and how long to wait until it may have, in seconds.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_PAUSE = 0.1
+
+#: One connection has gone before it was accepted (accept(2): "treat them like EAGAIN").
+_GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPERM, errno.EPROTO)
 
 
 async def serve_each(listener: MultiListener[SocketStream], serve: Callable[[SocketStream], Awaitable[object]]) -> None:
@@ -38,7 +52,7 @@ async def _serve_one(listener: Listener[SocketStream], serve: Callable[[SocketSt
     async with anyio.create_task_group() as tasks:
         try:
             while True:
-                stream = await listener.accept()
+                stream = await _accept(listener)
                 fresh[stream] = None
                 tasks.start_soon(begin, stream)
         finally:
@@ -47,3 +61,21 @@ async def _serve_one(listener: Listener[SocketStream], serve: Callable[[SocketSt
                 while fresh:
                     stream, _ = fresh.popitem()
                     await anyio.aclose_forcefully(stream)
+
+
+async def _accept(listener: SocketListener) -> SocketStream:
+    told = False
+    while True:
+        try:
+            return await listener.accept()
+        except (OSError, anyio.BrokenResourceError) as exc:
+            # On trio AnyIO says it in words of its own.
+            cause = exc if isinstance(exc, OSError) else exc.__cause__
+            number = cause.errno if isinstance(cause, OSError) else None
+            if number not in _EXHAUSTED + _GONE:
+                raise
+        if number in _EXHAUSTED:
+            if not told:
+                told = True
+                _log.warning("no connection can be accepted now: %s", os.strerror(number or 0))
+            await anyio.sleep(_PAUSE)

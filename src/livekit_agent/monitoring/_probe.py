@@ -28,7 +28,7 @@ Probe = Callable[[], Sample]
 
 
 def process_probe() -> Probe:
-    """A probe of this process.  Takes tens of microseconds, sleeps never, starts no thread."""
+    """A probe of this process.  Takes tens of microseconds, sleeps never, starts no thread.  It may raise OSError."""
     import psutil
 
     process = psutil.Process()
@@ -37,9 +37,13 @@ def process_probe() -> Probe:
     process.cpu_percent(None)  # the first call sets the mark that the next one measures from
 
     def probe() -> Sample:
-        resident = process.memory_info().rss
+        try:
+            resident = process.memory_info().rss
+            busy = process.cpu_percent(None)
+        except psutil.Error as exc:
+            raise OSError(None, str(exc)) from exc
         return Sample(
-            cpu_percent=min(process.cpu_percent(None) / processors, 100.0),
+            cpu_percent=min(busy / processors, 100.0),
             memory_percent=100.0 * resident / total,
             memory_mb=resident / 2**20,
         )

@@ -58,8 +58,15 @@ class Standing:
     async def keep(self) -> None:
         """Sample and say how it is, until cancelled."""
         probe = self.probe or process_probe()
+        blind = False
         while True:
-            self.sample = probe()
+            try:
+                self.sample = probe()
+                blind = False
+            except OSError as exc:  # no descriptor is left to read them with: the last figures stand
+                if not blind:
+                    self._log.warning("processor and memory cannot be read: %s", exc.strerror or type(exc).__name__)
+                blind = True
             self.refresh()
             session = self._supervisor.session
             if session is not None:
