@@ -37,6 +37,17 @@ async def follow(ctx: JobContext, arrival: TrackSubscribed) -> None:
     pieces: list[np.ndarray] = []
     began = at = quiet = 0.0
     number = 0
+
+    async def publish() -> None:
+        nonlocal number
+        number += 1
+        text = await anyio.to_thread.run_sync(transcribe, np.concatenate(pieces), RATE)
+        pieces.clear()
+        said = TranscriptionSegment(id=f"{arrival.track.sid}-{number}", text=text, start=began, end=at)
+        await ctx.room.local_participant.publish_transcription(
+            [said], track_sid=arrival.track.sid, participant_identity=arrival.participant.identity
+        )
+
     with arrival.track.audio_frames(sample_rate=RATE, num_channels=1) as frames:
         async for frame in frames:
             samples = frame.samples[:, 0].astype(np.float32) / 32768
@@ -48,13 +59,6 @@ async def follow(ctx: JobContext, arrival: TrackSubscribed) -> None:
             if loud or pieces:
                 pieces.append(samples)
             if pieces and (quiet > PAUSE_S or at - began > LONGEST_S):
-                speech = np.concatenate(pieces)
-                text = await anyio.to_thread.run_sync(transcribe, speech, RATE)
-                number += 1
-                said = TranscriptionSegment(id=f"{arrival.track.sid}-{number}", text=text, start=began, end=at)
-                await ctx.room.local_participant.publish_transcription(
-                    [said],
-                    track_sid=arrival.track.sid,
-                    participant_identity=arrival.participant.identity,
-                )
-                pieces.clear()
+                await publish()
+    if pieces:  # the track ended in the middle of a word
+        await publish()

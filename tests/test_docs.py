@@ -388,7 +388,8 @@ async def test_the_telephone_example_says_what_a_machine_without_devices_lacks(m
 async def test_the_transcriber_example_says_what_it_makes_of_each_piece() -> None:
     async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
         with anyio.fail_after(20), room.subscribe(TranscriptionReceived) as transcriptions:
-            source = (await room.local_participant.publish_audio()).track.source
+            published = await room.local_participant.publish_audio()
+            source = published.track.source
 
             async def speak() -> None:
                 (_,) = [p async for p in the_agent(room)]
@@ -404,6 +405,12 @@ async def test_the_transcriber_example_says_what_it_makes_of_each_piece() -> Non
                 group.cancel_scope.cancel()
             assert isinstance(heard, TranscriptionReceived)
             said += [heard.identity, *(segment.text for segment in heard.segments)]
+            # Who hangs up in the middle of a word is not forgotten.
+            await source.play(sine(300, 0.6))
+            await room.local_participant.unpublish_track(published.sid)
+            last = await anext(transcriptions)
+            assert isinstance(last, TranscriptionReceived)
+            assert last.track_sid == published.sid
         worker.request_stop(timeout=0)
 
     assert await visit(ROOT / "examples" / "transcriber.py", act) == ["alice", "[1.0 s of speech]"]

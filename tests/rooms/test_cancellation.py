@@ -9,8 +9,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from livekit_agent import RoomConnectError, events
+from livekit_agent import RoomConnectError, RoomError, events
 from livekit_agent.rooms import AudioSource, MemoryRooms, RemoteParticipant, Room
+from livekit_agent.rooms._memory_network import Delays
 from livekit_agent.simulation import run_virtual
 
 pytestmark = pytest.mark.virtual
@@ -180,6 +181,63 @@ async def test_a_join_that_is_never_answered_can_be_given_up() -> None:
             await rooms.join("r", "a")
         assert scope.cancelled_caught
         assert anyio.current_time() == 3
+
+
+async def opening_a_stream(room: Room) -> None:
+    async with room.local_participant.stream_text():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("taken_back", "begin"),
+    [
+        ("unpublish_track", lambda room: room.local_participant.publish_audio()),
+        ("local_data_track_unpublish", lambda room: room.local_participant.publish_data_track("t")),
+        ("text_stream_close", opening_a_stream),
+    ],
+)
+async def test_what_cannot_be_taken_back_any_more_harms_nobody(
+    taken_back: str, begin: Callable[[Room], Awaitable[object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library has forgotten the room, and says no: in the event loop, where an error would end the process."""
+    async with MemoryRooms(delays=Delays(other=1)) as rooms, rooms.join("r", "a") as room:
+        transport = room._link.transport
+        ask, asked = transport.request, list[str]()
+
+        def forgetful(request: Any) -> Any:
+            asked.append(request.WhichOneof("message"))
+            if asked[-1] == taken_back:
+                raise RoomError("the request was rejected")
+            return ask(request)
+
+        monkeypatch.setattr(transport, "request", forgetful)
+        with anyio.move_on_after(0.5) as given_up:
+            await begin(room)
+        assert given_up.cancelled_caught
+        await anyio.sleep(3)
+        assert taken_back in asked
+        monkeypatch.undo()
+        await room.local_participant.set_name("still here")
+
+
+async def test_a_track_that_is_not_made_lets_its_source_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as room:
+        transport = room._link.transport
+        ask = transport.request
+
+        def refusing(request: Any) -> Any:
+            if request.WhichOneof("message") == "create_audio_track":
+                raise RoomError("the request was rejected")
+            return ask(request)
+
+        before = transport.live_handles  # type: ignore[attr-defined]
+        source = AudioSource()
+        with monkeypatch.context() as patch:
+            patch.setattr(transport, "request", refusing)
+            with pytest.raises(RoomError, match="rejected"):
+                await room.local_participant.publish_audio(source)
+        assert transport.live_handles == before  # type: ignore[attr-defined]
+        await room.local_participant.publish_audio(source)
 
 
 async def test_a_consumer_cancelled_while_it_waits_loses_no_event() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 
 import anyio
@@ -112,7 +113,9 @@ class DataTrackPublishing(Sending):
             handle_id = event.publish_data_track.track.handle.id
             if handle_id and not link.over:
                 unpublish = data_track.LocalDataTrackUnpublishRequest(track_handle=handle_id)
-                link.transport.request(ffi.FfiRequest(local_data_track_unpublish=unpublish))
+                # Rejected: the library has forgotten the room, and the track with it.
+                with suppress(RoomError):
+                    link.transport.request(ffi.FfiRequest(local_data_track_unpublish=unpublish))
             release(link.transport, event)
 
         request = data_track.PublishDataTrackRequest(local_participant_handle=link.local_handle, options=options)

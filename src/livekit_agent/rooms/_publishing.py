@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
 import anyio.lowlevel
 
-from .._errors import RoomPermissionError
+from .._errors import RoomError, RoomPermissionError
 from .._types import ParticipantPermissions
 from ._audio import AudioSource
 from ._encoded import EncodedVideoSource
@@ -133,7 +134,11 @@ class Publishing(StreamSending):
         ):
             # The server would say nothing, and the library give up after 10 s.
             raise RoomPermissionError("the agent may not publish this track", hint="grant canPublish")
-        handle_id = link.own(track.create(link))
+        try:
+            handle_id = link.own(track.create(link))
+        except BaseException:
+            self.detach_if_unused(track.source)
+            raise
         wire_options = room.TrackPublishOptions(source=_wire_source(track_source))
         options.write(wire_options)
         request = room.PublishTrackRequest(
@@ -153,7 +158,9 @@ class Publishing(StreamSending):
                 unpublish = room.UnpublishTrackRequest(
                     local_participant_handle=link.local_handle, track_sid=sid, stop_on_unpublish=True
                 )
-                link.transport.request(ffi.FfiRequest(unpublish_track=unpublish))
+                # Rejected: the library has forgotten the room, and the track with it.
+                with suppress(RoomError):
+                    link.transport.request(ffi.FfiRequest(unpublish_track=unpublish))
             if not published:
                 release(link.transport, event)
 

@@ -77,7 +77,11 @@ class StreamWriter(Generic[T]):
             # Opened after we had given up: the receivers must not wait for it.
             handle_id = self._opened(event)
             if handle_id:
-                link.transport.request(self._close_request(handle_id, "cancelled", NO_ATTRIBUTES))
+                try:
+                    link.transport.request(self._close_request(handle_id, "cancelled", NO_ATTRIBUTES))
+                except RoomError:
+                    # Rejected: the library has forgotten the room; only the handle is left.
+                    link.transport.drop(handle_id)
 
         call = link.send(self._open_request(), reclaim=reclaim)
         event = await link.answer(call, "stream not opened")
