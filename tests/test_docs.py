@@ -359,7 +359,8 @@ async def test_the_recorder_example_writes_what_it_hears(tmp_path: Path, monkeyp
     async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
         with anyio.fail_after(10):
             published = await room.local_participant.publish_audio()
-            while not await anyio.Path(file).exists():
+            # Silence, until some of it is in the file: the recorder makes the file first and listens then.
+            while not await anyio.Path(file).exists() or not (await anyio.Path(file).stat()).st_size:
                 await published.track.source.capture_frame()
             await published.track.source.play(sine(880, 0.5))
             await room.local_participant.unpublish_track(published.sid)

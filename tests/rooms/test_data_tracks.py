@@ -199,8 +199,10 @@ async def test_who_leaves_takes_its_data_tracks_along(venue: Venue) -> None:
                 track.push(b"x")
             with anyio.fail_after(PATIENCE):
                 assert [frame async for frame in stream] == []
-                assert isinstance(await anext(heard), events.ParticipantLeft)
-                assert isinstance(await anext(heard), events.DataTrackUnpublished)
+                said = [type(await anext(heard)), type(await anext(heard))]
+            # Two tasks of the real library say them, seldom in this order; rooms in memory always.
+            order = [events.ParticipantLeft, events.DataTrackUnpublished]
+            assert said in ([order, order[::-1]] if venue.real else [order])
 
 
 async def test_the_end_of_the_room_ends_the_streams(venue: Venue) -> None:

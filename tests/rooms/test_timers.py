@@ -108,9 +108,15 @@ async def who_has_gone_before_it_was_announced_never_was_there(venue: Venue) -> 
     async with await venue.join("a") as a:
         await anyio.sleep(0.5)
         heard = a.subscribe(events.ParticipantJoined, events.ParticipantLeft)
-        await (await venue.join("b")).disconnect()
-        await anyio.sleep(4)
-        assert heard.next_nowait() is None
+        # On a busy machine the real server may be told of the leaving too late; then it has announced both.
+        for _ in range(5 if venue.real else 1):
+            await (await venue.join("b")).disconnect()
+            await anyio.sleep(4)
+            if (joined := heard.next_nowait()) is None:
+                return
+            assert isinstance(joined, events.ParticipantJoined)
+            assert isinstance(heard.next_nowait(), events.ParticipantLeft)
+        raise AssertionError("it was announced each time")
 
 
 @beside

@@ -98,7 +98,8 @@ class AudioSource(Source):
             raise ValueError(f"{len(samples)} bytes are not whole samples of {self.num_channels} channels of 16 bit")
         if self._capturing is None:
             # Not in __init__: a source may be made where no event loop runs.
-            self._capturing = anyio.Lock()
+            # Fast: a capture waits for the library anyway, and an uncontended lock would cost a turn of the loop first.
+            self._capturing = anyio.Lock(fast_acquire=True)
         async with self._capturing:
             if self._answered is not None:
                 # An earlier capture was cancelled, but the library still works at it, and refuses a second one then.
