@@ -1,6 +1,6 @@
 """Chat bot: answers chat messages, and text streams word by word as they would be made.
 
-livekit-agent dev examples/chat_bot.py --room demo
+livekit-agent dev examples/chat_bot.py --room demo --chat hello
 """
 
 from livekit_agent import JobContext, SimpleUniversalHandler

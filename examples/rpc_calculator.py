@@ -1,6 +1,6 @@
 """Calculator: adds and multiplies for whoever calls its RPC methods.
 
-livekit-agent dev examples/rpc_calculator.py --room demo
+livekit-agent dev examples/rpc_calculator.py --room demo --call "add 1 2 3.5"
 """
 
 import math

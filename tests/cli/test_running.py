@@ -51,6 +51,35 @@ def test_the_visitor_of_dev_plays_and_tells_what_it_hears(start: Start, loop: st
     assert "Traceback" not in dev.text
 
 
+@pytest.mark.parametrize(
+    ("example", "flag", "said", "answer"),
+    [
+        ("chat_bot", "--chat", "hello", "you said: hello"),
+        ("rpc_calculator", "--call", "add 1 2 3.5", "6.5"),
+        ("rpc_calculator", "--call", "add one", "numbers with spaces between them, please (2000)"),
+    ],
+)
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_the_visitor_of_dev_chats_and_calls(
+    start: Start, loop: str, example: str, flag: str, said: str, answer: str
+) -> None:
+    dev = start("dev", ECHO.replace("echo.py", f"{example}.py"), "--room", "demo", flag, said, "--backend", loop)
+    assert dev.wait_for("agent-AJ_").endswith(f": {answer}")
+    dev.signal()
+    assert dev.wait() == 0
+    assert "Traceback" not in dev.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [(("--chat", "hello"), "need --room"), (("--room", "demo", "--call", " "), "--call: which method?")],
+)
+def test_a_visitor_needs_a_room_and_a_method(start: Start, arguments: tuple[str, ...], told: str) -> None:
+    dev = start("dev", ECHO, *arguments)
+    assert dev.wait() == 2
+    assert told in dev.text
+
+
 async def test_the_visitors_dispatch_goes_the_way_of_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, object] = {}
 

@@ -13,7 +13,7 @@ from sounds import hum, level, subscribed
 from venues import next_of
 
 from livekit_agent import ConfigError, events
-from livekit_agent.rooms import AudioSource, ConnectionState, Delays, MemoryRooms, Network, Room
+from livekit_agent.rooms import AudioSource, ConnectionState, Delays, MemoryRooms, Network, Room, Subscription
 
 pytestmark = pytest.mark.virtual
 
@@ -50,10 +50,12 @@ async def test_in_the_profile_of_a_real_server_each_step_takes_its_time() -> Non
 async def what_is_told(delays: str) -> dict[str, list[str]]:
     """Two meet, talk and part: what each is told, in order."""
     told: dict[str, list[str]] = {"a": [], "b": []}
+    kept: list[Subscription] = []  # the rooms keep none
 
     def note(room: Room) -> None:
         identity = room.local_participant.identity
         subscription = room.subscribe()
+        kept.append(subscription)
         put = subscription.put
         subscription.put = lambda event: (told[identity].append(type(event).__name__), put(event))[1]  # type: ignore[method-assign]
 

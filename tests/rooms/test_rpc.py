@@ -241,11 +241,17 @@ async def test_too_many_calls_at_once_are_refused(venue: Venue) -> None:
                 group.cancel_scope.cancel()
 
 
-async def test_calling_without_permission_is_refused_at_once(venue: Venue) -> None:
+async def test_calling_and_serving_without_permission_are_refused_at_once(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a", grants={"canPublishData": False}) as a:
             with pytest.raises(RoomPermissionError):
                 await a.local_participant.perform_rpc("b", "echo")
+            with pytest.raises(RoomPermissionError, match="answer calls"):
+                async with a.serve_rpc({"echo": lambda call: call.payload}):
+                    pytest.fail("nobody would hear an answer")
+            async with a.serve_rpc() as server:
+                with pytest.raises(RoomPermissionError):
+                    server.register("echo", lambda call: call.payload)
 
 
 async def test_a_timeout_must_be_positive(venue: Venue) -> None:

@@ -12,7 +12,7 @@ import pytest
 from sounds import hum, level
 from venues import PATIENCE, Venue, next_of
 
-from livekit_agent import AutoSubscribe, RoomClosedError, events
+from livekit_agent import AutoSubscribe, RoomClosedError, RoomPermissionError, events
 from livekit_agent.rooms import (
     AudioFrame,
     AudioSource,
@@ -113,6 +113,17 @@ async def test_what_comes_by_itself_is_what_was_asked_for_at_the_join(venue: Ven
         await anyio.sleep(0.3)
         assert {kind for kind, publication in there.items() if publication.subscribed} == wanted
         assert more.subscribed is (TrackKind.AUDIO in wanted)
+
+
+async def test_asking_for_what_one_may_not_have_is_refused_at_once(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b", grants={"canSubscribe": False}) as b:
+            await a.local_participant.publish_audio(name="voice")
+            publication = await b.wait_for_publication("a", name="voice", timeout=PATIENCE)
+            with pytest.raises(RoomPermissionError, match="may not subscribe"):
+                publication.set_subscribed(True)
+            publication.set_subscribed(False)
+            assert not publication.subscribed
 
 
 async def test_what_does_not_come_by_itself_can_be_asked_for_and_given_up(venue: Venue) -> None:

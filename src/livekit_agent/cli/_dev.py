@@ -50,6 +50,20 @@ DRAIN_TIME = 2.0
     help="What the visitor sends as data; answers are shown.  Needs --room.",
 )
 @click.option(
+    "--chat",
+    cls=Option,
+    section="Visitor",
+    metavar="TEXT",
+    help="What the visitor sends as a chat message; answers are shown.  Needs --room.",
+)
+@click.option(
+    "--call",
+    cls=Option,
+    section="Visitor",
+    metavar="'METHOD TEXT'",
+    help="The RPC method that the visitor calls, and with what; the answer is shown.  Needs --room.",
+)
+@click.option(
     "--play",
     cls=Option,
     section="Visitor",
@@ -61,7 +75,16 @@ DRAIN_TIME = 2.0
 @timing_options
 @log_option
 @backend_option
-def dev(file: str, room: str | None, say: str | None, play: str | None, backend: Any, **flags: Any) -> int:
+def dev(
+    file: str,
+    room: str | None,
+    say: str | None,
+    chat: str | None,
+    call: str | None,
+    play: str | None,
+    backend: Any,
+    **flags: Any,
+) -> int:
     """Run the agent that FILE holds; a stop drains for 2 s unless --shutdown-timeout says otherwise.
 
     It takes `handler` from the file, else `make_worker`, else the only handler in it.  Without LIVEKIT_URL or --url, a
@@ -72,8 +95,10 @@ def dev(file: str, room: str | None, say: str | None, play: str | None, backend:
     from ._logging import set_up_logging
     from ._visitor import Visitor, real_door
 
-    if room is None and (say is not None or play is not None):
-        raise click.UsageError("--say and --play need --room, where somebody can hear it")
+    if room is None and any(wish is not None for wish in (say, chat, call, play)):
+        raise click.UsageError("--say, --chat, --call and --play need --room, where somebody can hear it")
+    if call is not None and not call.strip():
+        raise click.UsageError("--call: which method?  For example --call 'add 1 2'")
     if play is not None and not play.isdigit() and not Path(play).is_file():
         raise click.UsageError(f"--play: there is no file {play!r}; a number is a tone of so many Hz")
     config = read_config(flags)
@@ -82,7 +107,7 @@ def dev(file: str, room: str | None, say: str | None, play: str | None, backend:
     named = pick(module)
 
     def visitor(door: Door) -> Visitor | None:
-        return None if room is None else Visitor(door, room, say=say, play=play)
+        return None if room is None else Visitor(door, room, say=say, chat=chat, call=call, play=play)
 
     if config.url:
         worker = build_worker(named, module, config, flags, drain=DRAIN_TIME)

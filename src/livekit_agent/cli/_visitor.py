@@ -1,7 +1,7 @@
 """The visitor of ``livekit-agent dev --room``: somebody for the agent to serve, who tells what becomes of it.
 
 The same visitor walks into the embedded server's rooms and, with a LIVEKIT_URL, into real ones: it publishes a
-microphone, says and plays what it was told to, and writes down what it reads, hears and sees.
+microphone, says, plays and asks what it was told to, and writes down what it reads, hears and sees.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["VISITOR", "Visitor", "embedded_door", "real_door"]
 VISITOR = "visitor"
 _PATIENCE_S = 15.0
 _LISTEN_S = 0.5
+_AGAIN_S = 0.5
 _LEAVE_S = 3.0
 
 Door = Callable[[str], AbstractAsyncContextManager["Room"]]
@@ -81,10 +82,21 @@ def real_door(config: Config, agent_name: str, *, allow_plaintext: bool) -> Door
 class Visitor:
     """What it does, once the worker is registered."""
 
-    def __init__(self, enter: Door, room: str, *, say: str | None, play: str | None) -> None:
+    def __init__(
+        self,
+        enter: Door,
+        room: str,
+        *,
+        say: str | None = None,
+        chat: str | None = None,
+        call: str | None = None,
+        play: str | None = None,
+    ) -> None:
         self._enter = enter
         self._room = room
         self._say = say
+        self._chat = chat
+        self._call = call
         self._play = play
 
     async def visit(self, worker: UniversalWorker) -> None:
@@ -107,16 +119,54 @@ class Visitor:
         """Say it when the agent is there."""
         from ..events import ParticipantJoined
 
-        if self._say is None and self._play is None:
+        if all(wish is None for wish in (self._say, self._chat, self._call, self._play)):
             return
+        agent = ""
         with anyio.move_on_after(_PATIENCE_S), room.subscribe(ParticipantJoined, replay=True) as arrivals:
-            await anext(arrivals)
+            arrival = await anext(arrivals)
+            assert isinstance(arrival, ParticipantJoined)
+            agent = arrival.participant.identity
         if self._say is not None:
             click.echo(f"{VISITOR}: {self._say}")
             await room.local_participant.publish_data(self._say)
+        if self._chat is not None:
+            await self._chat_until_answered(room, self._chat)
+        if self._call is not None:
+            await self._ask(room, agent, self._call)
         if self._play is not None:
             click.echo(f"{VISITOR}: plays {self._play}")
             await microphone.play(_sound(self._play))
+
+    async def _chat_until_answered(self, room: Room, text: str) -> None:
+        """Nobody keeps messages for late-comers, and the agent is in the room a moment before it listens."""
+        from ..events import ChatReceived
+
+        click.echo(f"{VISITOR}: {text}")
+        with anyio.move_on_after(_PATIENCE_S), room.subscribe(ChatReceived) as answers:
+            answered = False
+            while not answered:
+                await room.local_participant.send_chat(text)
+                with anyio.move_on_after(_AGAIN_S):
+                    await anext(answers)
+                    answered = True
+
+    async def _ask(self, room: Room, agent: str, call: str) -> None:
+        """Call a method of the agent's; again, as long as it does not serve it yet."""
+        from .._errors import RpcError
+        from ..rooms import RpcCode
+
+        method, _, payload = call.partition(" ")
+        click.echo(f"{VISITOR}: calls {method} {payload}".rstrip())
+        patience = anyio.current_time() + _PATIENCE_S
+        while True:
+            try:
+                _tell(agent, await room.local_participant.perform_rpc(agent, method, payload))
+                return
+            except RpcError as error:
+                if error.rpc_code != RpcCode.UNSUPPORTED_METHOD or anyio.current_time() > patience:
+                    _tell(agent, f"{error} ({error.rpc_code})")
+                    return
+            await anyio.sleep(_AGAIN_S)
 
     def _report(self, event: RoomEvent, group: Any) -> None:
         from ..events import ChatReceived, DataReceived, TrackSubscribed, TranscriptionReceived

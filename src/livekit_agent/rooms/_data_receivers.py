@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import events
 from .._bounds import DATA_TRACK_FRAMES
-from .._errors import DataTrackError, ResourceExhaustedError, RoomError, RoomPermissionError, printable
+from .._errors import DataTrackError, ResourceExhaustedError, RoomError, printable
 from ._data_tracks import DataFrame, DataTrack, Overflow, unpublished_error
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
@@ -154,8 +154,7 @@ class RemoteDataTrack(DataTrack):
                 code="ROOM_ENCRYPTED",
                 hint="join with ConnectOptions(encryption=Encryption(...))",
             )
-        if not self._inbox.local.permissions.can_subscribe:
-            raise RoomPermissionError("the agent may not subscribe", hint="grant canSubscribe")
+        self._link.demand("can_subscribe", "subscribe", "canSubscribe")
         queue = DataQueue(self._link, capacity, overflow)
         queue.subscribe(self._handle)
         stream = MediaStream(queue)

@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .._bounds import ROOM_REQUEST_TIMEOUT
-from .._errors import RoomClosedError, RoomError
+from .._errors import RoomClosedError, RoomError, RoomPermissionError
 from ._calls import Call, failure
 from ._proto import ffi
 from ._transport import Sink, Transport
 from ._watch import Watches
 
 if TYPE_CHECKING:
+    from ._model import LocalState
     from ._participants import RemoteParticipant
     from ._rpc_interceptors import RpcInterceptor
 
@@ -39,6 +40,8 @@ class Link:
         """Who waits for something to become true in this room."""
         self.people: Mapping[str, RemoteParticipant] = MappingProxyType({})
         """Who is there, by identity (the model's)."""
+        self.me: LocalState | None = None
+        """What is known of ourselves (the model's)."""
         self.reconnecting = False
         """Whether the connection is being rebuilt: who leaves now may only seem to."""
         self.interceptors: list[RpcInterceptor] = []
@@ -59,6 +62,11 @@ class Link:
     def handle_count(self) -> int:
         """How many native handles this room holds."""
         return len(self._handles)
+
+    def demand(self, permission: str, what: str, grant: str) -> None:
+        """Raise :class:`RoomPermissionError` when we lack it: the library and the server would just be silent."""
+        if self.me is not None and not self.over and not getattr(self.me.permissions, permission):
+            raise RoomPermissionError(f"the agent may not {what}", hint=f"grant {grant}")
 
     def own(self, handle_id: int) -> int:
         """Take a handle over."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import anyio.lowlevel
 
 from .._bounds import AUDIO_STREAM_FRAMES, DATA_PACKET_BYTES_MAX, VIDEO_STREAM_FRAMES
-from .._errors import RoomError, RoomPermissionError
+from .._errors import RoomError
 from .._types import ConnectionQuality, ParticipantPermissions
 from . import _model
 from ._audio import AudioFilter, AudioStage
@@ -250,9 +250,7 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
         await anyio.lowlevel.checkpoint_if_cancelled()
         payload = data.encode() if isinstance(data, str) else bytes(data)
         self._link.check_open()
-        if not self.permissions.can_publish_data:
-            # The server would drop it without a word.
-            raise RoomPermissionError("the agent may not publish data", hint="grant canPublishData")
+        self._link.demand("can_publish_data", "publish data", "canPublishData")
         if len(payload) + len(topic.encode()) > DATA_PACKET_BYTES_MAX:
             raise RoomError(
                 f"a data packet of {len(payload)} bytes is larger than {DATA_PACKET_BYTES_MAX}",
@@ -319,8 +317,7 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
     async def _check_metadata_permission(self) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
         self._link.check_open()
-        if not self.permissions.can_update_metadata:
-            raise RoomPermissionError("the agent may not change its metadata", hint="grant canUpdateOwnMetadata")
+        self._link.demand("can_update_metadata", "change its metadata", "canUpdateOwnMetadata")
 
 
 P = TypeVar("P", bound="RemoteTrackPublication | LocalTrackPublication[Any]")

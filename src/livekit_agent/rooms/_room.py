@@ -323,7 +323,8 @@ class Room(Presence, Session):
 
         Each call runs in a task of the block's.  More methods: ``register`` on what the block gives.  Leaving the block
         takes the methods back and cancels the calls that run, whose callers are told (1503).  More than ``concurrency``
-        calls at once are refused (1500).
+        calls at once are refused (1500).  Without the permission to publish data it raises
+        :class:`RoomPermissionError`: the answers would go nowhere.
         """
         return serve_rpc(self._model.rpc, handlers, concurrency)
 

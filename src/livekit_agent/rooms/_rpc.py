@@ -134,6 +134,7 @@ class RpcDesk:
         if method in self._methods:
             raise ValueError(f"the RPC method {method!r} is already served in this room")
         self._link.check_open()
+        self._link.demand("can_publish_data", "answer calls", "canPublishData")
         if not self._methods:
             self._link.transport.router.route_handle(self._link.local_handle, self._receive)
             self._link.attach(self, self._close)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
-from .._errors import RoomPermissionError
 from ._link import Link
 
 if TYPE_CHECKING:
@@ -29,5 +28,4 @@ class Sending:
         """A checkpoint; then :class:`RoomClosedError` or :class:`RoomPermissionError`."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         self._link.check_open()
-        if not self._state.permissions.can_publish_data:
-            raise RoomPermissionError(f"the agent may not {what}", hint="grant canPublishData")
+        self._link.demand("can_publish_data", what, "canPublishData")

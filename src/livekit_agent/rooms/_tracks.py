@@ -232,8 +232,11 @@ class RemoteTrackPublication(_Publication):
     def set_subscribed(self, subscribed: bool) -> None:
         """Ask for the media, or for no more of it.  ``TrackSubscribed`` or ``TrackUnsubscribed`` follows.
 
-        Raises :class:`RoomClosedError` when the room is over.
+        Raises :class:`RoomClosedError` when the room is over and :class:`RoomPermissionError` when it asks for what the
+        agent may not have.
         """
+        if subscribed:
+            self._link.demand("can_subscribe", "subscribe", "canSubscribe")
         request = room.SetSubscribedRequest(subscribe=subscribed, publication_handle=self._handle)
         self._link.request(ffi.FfiRequest(set_subscribed=request))
 

@@ -103,7 +103,7 @@ class Model:
         self.metadata = result.room.info.metadata
         self.token = ""
         self.state = ConnectionState.CONNECTED
-        self._local = LocalState.of(result.local_participant.info)
+        self._local = link.me = LocalState.of(result.local_participant.info)
         # The library's answer to a join is made before its media was connected, and given after.
         self._local.standing = ParticipantState.ACTIVE
         self.local = LocalParticipant(self._local, link, lambda reliable: emit(events.DataBufferLow(reliable=reliable)))
