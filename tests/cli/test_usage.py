@@ -73,7 +73,7 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["token", "--room", "r", "--identity", "i", "--ttl", "inf"], 2, "--ttl", "token --help"),
         (["token", "--room", "r", "--identity", "i", "--ttl", "500ms"], 2, "--ttl", "token --help"),
         (["dev", "no_such_file.py"], 2, "does not exist", "dev --help"),
-        (["dev", "agent.py", "--say", "hello"], 2, "--say and --play need --room", "dev --help"),
+        (["dev", "agent.py", "--say", "hello"], 2, "--call and --play need --room", "dev --help"),
         (["serve", "--port", "99999"], 2, "99999 is not in the range", "serve --help"),
         (["serve", "--api-key", "k"], 2, "--api-secret is missing", "serve --help"),
         (["dispatch", "create"], 2, "Missing argument 'ROOM'", "dispatch create --help"),
