@@ -139,8 +139,10 @@ def test_an_http_1_0_client_is_answered_and_let_go() -> None:
         (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: nope\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % (HTTP_BODY_BYTES_MAX + 1), 413),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 a TLS hello\r\n\r\n", 400),
+        (b"CONNECT / HTTP/1.1\r\nHost: h\r\n\r\n", 405),
+        (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: elsewhere:443\r\n\r\n", 405),
     ],
-    ids=["no http", "no host", "endless head", "bad length", "large body", "tls"],
+    ids=["no http", "no host", "endless head", "bad length", "large body", "tls", "tunnel", "tunnel elsewhere"],
 )
 def test_faults_are_answered_and_end_the_connection(data: bytes, status: int) -> None:
     (step,) = drive(HttpConversation(), [data])

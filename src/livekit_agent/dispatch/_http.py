@@ -147,6 +147,9 @@ class HttpConversation:
             match event:
                 case h11.Request():
                     self._head = event
+                    if event.method == b"CONNECT":
+                        # With a 2xx all that follows would be the bytes of a tunnel, the answer's own body too.
+                        return Fault(data=self._last_words(405, b"405 Method Not Allowed"))
                     request = _request(event, b"")
                     if request.method == "GET" and request.path in _UPGRADED and wants_websocket(request.headers):
                         return Upgrade(request=request, data=bytes(self._raw))
