@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import numpy as np
 import pytest
 from sounds import RATE, TONE, found_tone, hum, level, sound, subscribed, tone
 from venues import PATIENCE, MemoryVenue, Venue, next_of
 
 from livekit_agent import RoomClosedError, RoomError, events
-from livekit_agent.rooms import AudioFrame, AudioSource, MemoryRooms, TrackKind, VideoFormat
+from livekit_agent.rooms import AudioFrame, AudioSource, MemoryRooms, Room, TrackKind, VideoFormat
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (16_000, 1), (48_000, 2)])
@@ -318,6 +319,60 @@ async def test_in_memory_every_sample_arrives_once_and_in_order() -> None:
     [start] = np.flatnonzero(heard == 1)[:1]
     assert np.array_equal(heard[start : start + 48_000], numbers)
     assert not heard[start + 48_000 :].any()
+
+
+class Withheld:
+    """The library's answers to captures, which nobody has been given yet."""
+
+    def __init__(self, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+        transport: Any = room._link.transport
+        self._deliver = transport.router.deliver
+        self.events: list[Any] = []
+        monkeypatch.setattr(transport._mailbox, "_deliver", self._keep)
+
+    def _keep(self, event: Any) -> None:
+        if event.HasField("capture_audio_frame"):
+            self.events.append(event)
+        else:
+            self._deliver(event)
+
+    def give(self, error: str = "") -> None:
+        for event in self.events:
+            event.capture_audio_frame.error = error
+            self._deliver(event)
+        self.events.clear()
+
+
+@pytest.mark.virtual
+async def test_a_frame_for_which_there_is_room_waits_for_no_answer_but_the_next_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        source = AudioSource(queue_size_ms=100)
+        await a.local_participant.publish_audio(source)
+        answers = Withheld(a, monkeypatch)
+        await source.capture_frame(duration=0.1)
+        with anyio.move_on_after(1) as patience:
+            await source.capture_frame()
+        assert patience.cancelled_caught, "one capture at a time"
+        await anyio.lowlevel.checkpoint()
+        answers.give()
+        await source.capture_frame()
+        assert anyio.current_time() == pytest.approx(1)
+
+
+@pytest.mark.virtual
+async def test_what_the_library_has_against_a_frame_is_told_with_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        source = AudioSource()
+        await a.local_participant.publish_audio(source)
+        answers = Withheld(a, monkeypatch)
+        await source.capture_frame()
+        await anyio.sleep(0.1)
+        answers.give("not like this")
+        with pytest.raises(RoomError, match="audio frame not captured: not like this"):
+            await source.capture_frame()
+        await source.capture_frame()
 
 
 @pytest.mark.virtual

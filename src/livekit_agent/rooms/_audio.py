@@ -56,6 +56,8 @@ class AudioSource(Source):
         self._playing: anyio.Lock | None = None
         self._answered: anyio.Event | None = None
         """Set when the library has answered the latest capture, given up or not."""
+        self._unheard: Call | None = None
+        """The latest capture, if nobody has waited for its answer."""
 
     def _open(self, link: Link) -> ffi.FfiResponse:
         request = audio.NewAudioSourceRequest(
@@ -71,6 +73,7 @@ class AudioSource(Source):
         if self._answered is not None:
             # A capture that was given up before is not answered any more.
             self._answered.set()
+        self._unheard = None
 
     # --- frame by frame -------------------------------------------------------------------------------------------
 
@@ -80,9 +83,11 @@ class AudioSource(Source):
         """Queue samples, or ``duration`` seconds of silence when there are none.
 
         An array has the shape ``(samples,)`` or ``(samples, channels)``, of 16-bit integers or of floats from -1 to 1.
-        Returns when the queue has taken them all, which is the real-time pacing.  One capture at a time: a second
-        one waits for the first.  Raises :class:`ValueError` for a broken frame and :class:`RoomError` when the source
-        is not published or the room ends.  Cancelling it leaves the source usable; the samples may still be heard.
+        Returns when the queue has taken them all, which is the real-time pacing; at once while it has room for them.
+        One capture at a time: a second one waits for the first.  Raises :class:`ValueError` for a broken frame and
+        :class:`RoomError` when the source is not published or the room ends; what the library has against a frame for
+        which there was room is raised by the next call.  Cancelling it leaves the source usable; the samples may still
+        be heard.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         frame_bytes = SAMPLE_BYTES * self.num_channels
@@ -101,15 +106,22 @@ class AudioSource(Source):
             # Fast: a capture waits for the library anyway, and an uncontended lock would cost a turn of the loop first.
             self._capturing = anyio.Lock(fast_acquire=True)
         async with self._capturing:
-            if self._answered is not None:
-                # An earlier capture was cancelled, but the library still works at it, and refuses a second one then.
-                with anyio.move_on_after(ROOM_REQUEST_TIMEOUT):
-                    await self._answered.wait()
+            await self._until_answered()
             await self._capture(samples, len(samples) // frame_bytes)
 
     @property
     def _shape(self) -> tuple[int, int]:
         return self.sample_rate, self.num_channels
+
+    async def _until_answered(self) -> None:
+        """The library refuses a second capture while it works at one."""
+        earlier, self._unheard = self._unheard, None
+        if earlier is not None:
+            _check(earlier.result() if earlier.answered else await earlier.wait(ROOM_REQUEST_TIMEOUT))
+        elif self._answered is not None and not self._answered.is_set():
+            # It was cancelled.
+            with anyio.move_on_after(ROOM_REQUEST_TIMEOUT):
+                await self._answered.wait()
 
     async def _capture(self, data: bytes, samples: int) -> None:
         transport = self._transport
@@ -135,9 +147,12 @@ class AudioSource(Source):
             self._answered = answered
         seconds = samples / self.sample_rate
         self._plays_until = max(self._plays_until, anyio.current_time()) + seconds
-        event = await call.wait(seconds + self.queue_size_ms / 1000 + ROOM_REQUEST_TIMEOUT)
-        if event.capture_audio_frame.error:
-            raise failure(event.capture_audio_frame.error, "audio frame not captured")
+        if self.queued_duration <= self.queue_size_ms / 1000:
+            # There is room for it, so the answer is on its way and says nothing: two turns of the loop are saved.  Were
+            # the clock wrong about that, the next capture would wait.
+            self._unheard = call
+            return
+        _check(await call.wait(seconds + self.queue_size_ms / 1000 + ROOM_REQUEST_TIMEOUT))
 
     # --- what waits -----------------------------------------------------------------------------------------------
 
@@ -203,6 +218,11 @@ class AudioSource(Source):
         for start in range(0, len(piece), self._tick_bytes):
             await self.capture_frame(piece[start : start + self._tick_bytes])
             await anyio.sleep_until(self._plays_until - _PLAYOUT_SLACK_S)
+
+
+def _check(event: ffi.FfiEvent) -> None:
+    if event.capture_audio_frame.error:
+        raise failure(event.capture_audio_frame.error, "audio frame not captured")
 
 
 def _whole_ticks(pieces: Iterator[bytes], tick: int) -> Iterator[bytes]:

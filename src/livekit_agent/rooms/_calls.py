@@ -69,6 +69,15 @@ class Call:
         if not self._answered.is_set():
             self._give_up()
             raise TimeoutError(f"the room library did not answer {self._kind} within {timeout:g} s")
+        return self.result()
+
+    @property
+    def answered(self) -> bool:
+        """Whether :meth:`result` may be asked for."""
+        return self._answered.is_set()
+
+    def result(self) -> ffi.FfiEvent:
+        """The callback, which has come; raises as :meth:`wait`, and takes its place."""
         if self._answer is None:
             raise RoomClosedError(f"the room ended before {self._kind} was answered")
         if isinstance(self._answer, RoomError):
