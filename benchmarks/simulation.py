@@ -105,7 +105,7 @@ def alone(_: str, scenario: Scenario) -> float:
     gc.collect()
     gc.disable()  # as a search does
     began = time.process_time()
-    world.run()
+    world.live()
     took = time.process_time() - began
     gc.enable()
     assert all(worker.registered for worker in world.workers)

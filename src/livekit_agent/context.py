@@ -58,7 +58,7 @@ class JobContext:
         job: Job,
         room: Room,
         metadata: JobMetadata,
-        log: JobLogger,
+        log: Callable[[], JobLogger],
         cancel_scope: anyio.CancelScope,
         task_group: TaskGroup,
         deadline: float,
@@ -72,8 +72,6 @@ class JobContext:
         """The room, joined."""
         self.metadata = metadata
         """How the agent appears in it."""
-        self.log = log
-        """A logger that knows the job's and the room's id."""
         self.cancel_scope = cancel_scope
         """The job's own scope.  Cancelled by the SDK when the job has to end; cancelling it ends the job SUCCESS."""
         self.task_group = task_group
@@ -84,9 +82,15 @@ class JobContext:
         Not a scope's deadline: on a tie trio would always cancel and asyncio do either; the SDK cancels at the first
         instant *after* it on both.
         """
+        self._log = log
         self._shutting_down = shutting_down
         self._shutdown = shutdown
         self._cleanups = cleanups
+
+    @property
+    def log(self) -> JobLogger:
+        """A logger that knows the job's and the room's id."""
+        return self._log()
 
     @property
     def shutting_down(self) -> anyio.Event:

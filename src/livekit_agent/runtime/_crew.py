@@ -192,5 +192,6 @@ class Crew:
         outcome = end.outcome
         if outcome is None:
             return  # a bug of ours ended it, and is flying on
-        end.log.info("job ended: %s%s", outcome.status.name, f" ({outcome.reason})" if outcome.reason else "")
+        if self.log.isEnabledFor(logging.INFO):
+            end.log.info("job ended: %s%s", outcome.status.name, f" ({outcome.reason})" if outcome.reason else "")
         self.publish(events.JobEnded(job=end.job, status=outcome.status, reason=outcome.reason, error=outcome.error))

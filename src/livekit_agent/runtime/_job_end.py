@@ -53,13 +53,13 @@ class JobEnd:
     # A worker may hold 10,000, and so many attributes in a dictionary weigh two kilobytes.
     __slots__ = (
         "_budget", "_cancelled_at", "_cared_for", "_delivered", "_delivery", "_grace", "_host", "_leave_alarm", "_left",
-        "_reported_at", "_stuck_alarm", "_told", "abandoned", "cleanups", "interrupt", "job", "log", "outcome", "room",
+        "_log", "_reported_at", "_stuck_alarm", "_told", "abandoned", "cleanups", "interrupt", "job", "outcome", "room",
         "stuck", "task",
     )  # fmt: skip
 
     def __init__(self, host: JobHost, job: Job) -> None:
         self.job = job
-        self.log = JobLog(host.log, {"job_id": printable(job.id), "room": printable(job.room.name)})
+        self._log: JobLog | None = None
         self.outcome: Outcome | None = None
         self.stuck = False
         self.abandoned = False
@@ -88,6 +88,16 @@ class JobEnd:
         self._told = False
         self._cared_for: anyio.Event | None = None
         """Made for a stuck job, set when its after-care is over."""
+
+    @property
+    def log(self) -> JobLog:
+        """The worker's logger with the job's ids.  Made when it is asked for: to make ids printable takes longer than
+        to make the job's scope, and most jobs log nothing."""
+        if self._log is None:
+            self._log = JobLog(
+                self._host.log, {"job_id": printable(self.job.id), "room": printable(self.job.room.name)}
+            )
+        return self._log
 
     # ------------------------------------------------------------------------------------ while user code runs
 

@@ -36,7 +36,7 @@ from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT
 from .._errors import AgentError, RoomConnectError, RoomError, log_error
 from .._types import CancelReason, JobStatus
-from ..context import JobContext
+from ..context import JobContext, JobLog
 from ..protocol import JobAssigned
 from ._job_end import JobEnd
 from ._job_host import JobHost
@@ -77,13 +77,12 @@ class JobScope:
     # A worker may hold 10,000, and so many attributes in a dictionary weigh two kilobytes.
     __slots__ = (
         "_assigned", "_deadline", "_done", "_host", "_note", "_phase", "_reason", "_scope", "_shutting_down",
-        "_started_at", "_timeout_alarm", "_warned", "end", "job", "log",
+        "_started_at", "_timeout_alarm", "_warned", "end", "job",
     )  # fmt: skip
 
     def __init__(self, host: JobHost, assigned: JobAssigned) -> None:
         self.job = assigned.job
         self.end = JobEnd(host, assigned.job)
-        self.log = self.end.log
         self._assigned = assigned
         self._host = host
         self._scope = anyio.CancelScope()
@@ -100,6 +99,11 @@ class JobScope:
 
     def __repr__(self) -> str:
         return f"<JobScope {self.job.id} {self._phase.name}>"
+
+    @property
+    def log(self) -> JobLog:
+        """See :class:`JobEnd`."""
+        return self.end.log
 
     @property
     def phase(self) -> Phase:
@@ -237,7 +241,7 @@ class JobScope:
             job=self.job,
             room=room,
             metadata=self._assigned.metadata,
-            log=self.log,
+            log=lambda: self.log,
             cancel_scope=self._scope,
             task_group=user_tasks,
             deadline=self._deadline,

@@ -103,22 +103,10 @@ class CoreWorld:
         self.trace.write(self.now, who, what, kind, job, data)
 
     def run(self) -> None:
-        """Live through the scenario."""
-        scenario = self.scenario
+        """Live through the scenario, and note what is said and how it ends."""
         SignalConnection.tracer = Tap(self.trace, lambda: self.now)
         try:
-            self._start_server()
-            for worker in self.workers:
-                self.note(worker.life, "worker", "started", **asdict(worker.plan))
-                self.at(worker.plan.starts_at, worker.dial)
-            for number, job in enumerate(scenario.jobs):
-                self.at(job.at, self._launch, number, job)
-            for fault in scenario.faults:
-                if fault.kind in CORE_FAULTS:
-                    self.at(fault.at, self._strike, fault)
-            self._live_until(scenario.chaos_seconds)
-            self._heal()
-            self._live_until(scenario.chaos_seconds + _HEAL_SECONDS)
+            self.live()
         finally:
             SignalConnection.tracer = None
         for worker in self.workers:
@@ -126,6 +114,22 @@ class CoreWorld:
         converged = all(worker.registered for worker in self.workers)
         self.note("world", "act", "converged" if converged else "not converged")
         self.note("world", "end")
+
+    def live(self) -> None:
+        """Live through the scenario."""
+        scenario = self.scenario
+        self._start_server()
+        for worker in self.workers:
+            self.note(worker.life, "worker", "started", **asdict(worker.plan))
+            self.at(worker.plan.starts_at, worker.dial)
+        for number, job in enumerate(scenario.jobs):
+            self.at(job.at, self._launch, number, job)
+        for fault in scenario.faults:
+            if fault.kind in CORE_FAULTS:
+                self.at(fault.at, self._strike, fault)
+        self._live_until(scenario.chaos_seconds)
+        self._heal()
+        self._live_until(scenario.chaos_seconds + _HEAL_SECONDS)
 
     def _live_until(self, until: float) -> None:
         heap, step = self._heap, self.trace.step
