@@ -110,7 +110,8 @@ socket.
 
 - *Assignment → handler*: 61 µs (asyncio) and 76 µs (trio), where the floor takes 33 and 40 µs. On asyncio, each step
   with the probe that measures it: reading 6, frame and decoding 11, the job's machine and events 7, its scope and
-  logger 5, starting its task 13 and until it runs 10, its event and deadline 3, the join 3, reporting RUNNING 6 (the
+  logger 5 (the logger is made later by now), starting its task 13 and until it runs 10, its event and deadline 3, the
+  join 3, reporting RUNNING 6 (the
   message itself is built later, by the writer), the user's task group 4, the context 2. The 23 of the task are
   AnyIO's (a handle with a scope and an event for each task) and in the floor as well. What is measured on a socket is
   two to eight times that for both: between two jobs 10 ms apart the processor's caches have gone cold, and ours is more
