@@ -4,7 +4,8 @@ table.
     python docs/contracts_table.py          as `nox -s contracts` does, after tests/e2e/foreign/install.py
 
 LIVEKIT_PEER_PYTHON names another interpreter that has livekit-agents, NODE_MODULES_PARENT the directory above a
-`node_modules` with @livekit/agents.
+`node_modules` with @livekit/agents.  A worker that is not installed is told, and the page stays as it is: a table that
+lost a column would read as if nobody had ever been asked.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
 def main() -> int:
-    columns = {name: played(command) for name, command in workers().items()}
+    commands, missing = workers()
+    if missing:
+        for name, what in missing.items():
+            print(f"no column for {name}: {what}", file=sys.stderr)
+        print("nothing is played or written; python tests/e2e/foreign/install.py installs them", file=sys.stderr)
+        return 2
+    columns = {name: played(command) for name, command in commands.items()}
     text = PAGE.read_text()
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -38,17 +45,24 @@ def main() -> int:
 NO_STATUS = "no terminal status"
 
 
-def workers() -> dict[str, list[str]]:
-    """The commands of those that can be started here."""
-    found: dict[str, list[str]] = {"ours": [sys.executable, str(ADAPTERS / "ours.py")]}
+def workers() -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The commands of those that can be started here, by their columns, and what the others lack."""
     peer = Path(os.environ.get("LIVEKIT_PEER_PYTHON", FOREIGN / "peer" / "bin" / "python"))
-    if peer.exists():
-        found["livekit-agents 1.8.9"] = [str(peer), str(ADAPTERS / "peer.py"), "start"]
-    modules = Path(os.environ.setdefault("NODE_MODULES_PARENT", str(FOREIGN / "node")))
+    modules = Path(os.environ.setdefault("NODE_MODULES_PARENT", str(FOREIGN / "node"))) / "node_modules"
     node = shutil.which("node")
-    if node and (modules / "node_modules" / "@livekit" / "agents").exists():
-        found["@livekit/agents 1.9.0"] = [node, str(ADAPTERS / "node.mjs")]
-    return found
+    commands = {
+        "ours": [sys.executable, str(ADAPTERS / "ours.py")],
+        "livekit-agents 1.8.9": [str(peer), str(ADAPTERS / "peer.py"), "start"],
+        "@livekit/agents 1.9.0": [str(node), str(ADAPTERS / "node.mjs")],
+    }
+    missing: dict[str, str] = {}
+    if not peer.exists():
+        missing["livekit-agents 1.8.9"] = f"there is no {peer}"
+    if node is None:
+        missing["@livekit/agents 1.9.0"] = "node is not installed"
+    elif not (modules / "@livekit" / "agents").exists():
+        missing["@livekit/agents 1.9.0"] = f"there is no @livekit/agents in {modules}"
+    return {name: command for name, command in commands.items() if name not in missing}, missing
 
 
 def played(command: list[str]) -> dict[int, Result]:

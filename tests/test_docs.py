@@ -76,8 +76,8 @@ def test_there_are_blocks_to_test() -> None:
     assert sum(block.code.startswith("# runs") for block in BLOCKS) >= 3
 
 
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -86,8 +86,30 @@ def generator() -> ModuleType:
 
 
 def test_the_generated_parts_are_what_the_code_would_write() -> None:
-    stale = [str(path.relative_to(ROOT)) for path, old, new in generator().pages() if old != new]
+    stale = [str(path.relative_to(ROOT)) for path, old, new in script("generate").pages() if old != new]
     assert stale == [], "run: python docs/generate.py"
+
+
+def test_the_contracts_table_loses_no_column_for_what_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIVEKIT_PEER_PYTHON", str(tmp_path / "python"))
+    monkeypatch.setenv("NODE_MODULES_PARENT", str(tmp_path))
+    table = script("contracts_table")
+    before = table.PAGE.read_text()
+    monkeypatch.setattr(table, "run_contracts", lambda *_, **__: pytest.fail("it began to play"))
+    assert table.main() == 2
+    told = capsys.readouterr().err
+    assert "no column for livekit-agents" in told
+    assert "no column for @livekit/agents" in told
+    assert table.PAGE.read_text() == before
+
+
+def test_the_contracts_table_has_a_column_for_each_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NODE_MODULES_PARENT", str(tmp_path))
+    heads = [line for line in (ROOT / "docs" / "contracts.md").read_text().splitlines() if line.startswith("| case |")]
+    commands, missing = script("contracts_table").workers()
+    assert [set(head.strip(" |").split(" | ")) for head in heads] == [{"case", *commands, *missing}]
 
 
 def test_the_state_diagrams_are_drawn_from_the_tables() -> None:

@@ -46,12 +46,26 @@ def run(name: str, seconds: int, seed: int, keep: bool) -> bool:
             f"-artifact_prefix={FOUND}/{name}-", str(CORPUS / name) if keep else scratch, str(CORPUS / name),
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-    figures = _FIGURES.search(done.stderr)
-    told = f"{int(figures[1]):>9,} executions, {figures[2]:>5} edges" if figures else "no figures"
-    print(f"{name:<24} {told}  {'ok' if done.returncode == 0 else 'FOUND SOMETHING'}", flush=True)
-    if done.returncode != 0:
+    told, ok = judge(done.returncode, done.stderr)
+    print(f"{name:<24} {told}", flush=True)
+    if not ok:
         print(done.stdout[-3000:], done.stderr[-1500:])
-    return done.returncode == 0
+    return ok
+
+
+def judge(code: int, stderr: str) -> tuple[str, bool]:
+    """What the fuzzer's process came to, and whether that is well.  One that ends in peace without having said that it
+    tried inputs, or that it saw the code under them, has proven nothing."""
+    figures = _FIGURES.search(stderr)
+    executions, edges = (int(figures[1]), int(figures[2])) if figures else (0, 0)
+    told = f"{executions:>9,} executions, {edges:>5} edges"
+    if code != 0:
+        return f"{told}  FOUND SOMETHING", False
+    if figures is None:
+        return f"{told}  NO FIGURES", False
+    if not executions:
+        return f"{told}  NOTHING WAS TRIED", False
+    return (f"{told}  ok", True) if edges else (f"{told}  NO EDGES: nothing is instrumented", False)
 
 
 def main() -> int:
