@@ -135,7 +135,11 @@ class BaseHandler:
         """A track's media no longer arrives."""
 
     async def on_data_received(self, ctx: JobContext, data: bytes, participant: RemoteParticipant | None) -> None:
-        """A data packet came; ``participant`` is None for data that the server sent."""
+        """A data packet came.
+
+        ``participant`` is None for data that the server sent, and of somebody whom it has not announced yet: the event
+        (:class:`~livekit_agent.events.DataReceived`) has the ``identity`` then, and the topic.
+        """
 
     async def on_speaking_changed(self, ctx: JobContext, participant: RemoteParticipant, speaking: bool) -> None:
         """Somebody began or ceased to speak."""

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,16 @@ from test_foreign import node_modules_parent
 from test_scenarios import ended
 
 from livekit_agent import BaseHandler, JobContext, JobStatus, RpcError, events
-from livekit_agent.rooms import AudioSource, RemoteTrack, RpcCall, TrackKind, VideoFormat, VideoFrame, VideoSource
+from livekit_agent.rooms import (
+    AudioSource,
+    RemoteParticipant,
+    RemoteTrack,
+    RpcCall,
+    TrackKind,
+    VideoFormat,
+    VideoFrame,
+    VideoSource,
+)
 
 pytestmark = [pytest.mark.real_server, pytest.mark.timeout(120)]
 
@@ -95,7 +104,8 @@ async def browser(url: str, token: str, screenshot: Path) -> AsyncIterator[Page]
         try:
             yield page
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):  # the page left by itself
+                process.kill()
             group.cancel_scope.cancel()
 
 
@@ -136,7 +146,8 @@ class Entertainer(BaseHandler):
         self.answer = ""
         self.answered = anyio.Event()
 
-    async def on_data_received(self, ctx: JobContext, data: bytes, participant: Any) -> None:
+    async def on_data_received(self, ctx: JobContext, data: bytes, participant: RemoteParticipant | None) -> None:
+        assert participant is not None  # the page sends when it is told to: mood "ready"
         self.data.append((participant.identity, data))
         await ctx.room.local_participant.publish_data(b"pong", topic="a")
 
@@ -144,6 +155,8 @@ class Entertainer(BaseHandler):
         me = ctx.room.local_participant
         with ctx.room.text_streams("letter") as letters:
             async with ctx.room.serve_rpc({"double": double}):
+                # Data can overtake the news of who sends it.
+                await ctx.room.wait_for_participant("browser")
                 await me.set_attributes({"mood": "ready"})
                 ctx.task_group.start_soon(hum, (await me.publish_audio(name="tone")).track.source)
                 source = VideoSource(320, 240)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import anyio
 import pytest
+from wrong import instead
 
 from livekit_agent import ConnectionQuality, ParticipantPermissions, RoomConnectError, RoomError, events
 from livekit_agent.rooms import AudioSource, ConnectionState, DisconnectReason, MemoryRooms, ParticipantKind, Room
 from livekit_agent.rooms import _ledger_events as ledger
+from livekit_agent.rooms._memory_transport import MemoryTransport
+from livekit_agent.rooms._wire import callback
 from livekit_agent.simulation import run_virtual
 
 pytestmark = pytest.mark.virtual
@@ -116,6 +120,50 @@ async def test_a_hidden_participant_sees_and_is_not_seen() -> None:
             assert ghost.remote_participants["a"].name == "Anna"
         await settled()
         assert kinds(heard) == ["NameChanged"]
+
+
+REQUEST_TIMEOUT = "engine: signal failure: request timeout"
+"""The library's words 5 s after an answer that it has missed (seen on the real server under load)."""
+
+
+class AnswerMissed(MemoryTransport):
+    """What we change of ourselves changes, and the library misses the answer."""
+
+    def _answer(self, event: Any) -> None:
+        kind = str(event.WhichOneof("message"))
+        if not kind.startswith("set_local_"):
+            super()._answer(event)
+            return
+        getattr(event, kind).error = REQUEST_TIMEOUT
+        self._rooms.clock.later(5, lambda: super(AnswerMissed, self)._answer(event))
+
+
+class RequestMissed(MemoryTransport):
+    """What we ask for does not reach the server."""
+
+    def _change(self, kind: str, async_id: int, **change: Any) -> None:
+        self._rooms.clock.later(5, lambda: self._answer(callback(kind, async_id, error=REQUEST_TIMEOUT)))
+
+
+async def test_a_change_of_ourselves_whose_answer_is_missed_has_happened() -> None:
+    with instead(AnswerMissed):
+        async with MemoryRooms() as rooms, rooms.join("r", "a", attributes={"drop": "1"}) as a:
+            me = a.local_participant
+            await me.set_attributes({"mood": "good", "drop": ""})
+            await me.set_metadata("m")
+            await me.set_name("Anna")
+            assert (dict(me.attributes), me.metadata, me.name) == ({"mood": "good"}, "m", "Anna")
+
+
+async def test_a_change_of_ourselves_that_did_not_happen_is_an_error() -> None:
+    with instead(RequestMissed):
+        async with MemoryRooms() as rooms, rooms.join("r", "a", attributes={"drop": "1"}) as a:
+            me = a.local_participant
+            for change in (me.set_attributes({"mood": "good"}), me.set_attributes({"drop": ""}), me.set_name("Anna")):
+                with pytest.raises(RoomError, match="request timeout") as caught:
+                    await change
+                assert caught.value.code == "ROOM_TIMEOUT"
+            assert (dict(me.attributes), me.name) == ({"drop": "1"}, "")
 
 
 async def test_a_person_without_a_connection_can_be_played_on_the_ledger() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from livekit_agent.rooms import _memory
+from livekit_agent.rooms import _memory, _memory_joining
 from livekit_agent.rooms._ledger_events import DataSent, ParticipantChanged, TrackMuteChanged
 from livekit_agent.rooms._memory_transport import MemoryTransport
 from livekit_agent.rooms._proto import room as room_pb
@@ -186,5 +186,6 @@ class NobodyAnswers(MemoryTransport):
 def instead(transport: type[MemoryTransport]) -> Iterator[None]:
     """Rooms in memory over that transport."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_memory, "MemoryTransport", transport)
+        for module in (_memory, _memory_joining):
+            patch.setattr(module, "MemoryTransport", transport)
         yield

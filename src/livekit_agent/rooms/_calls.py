@@ -104,4 +104,6 @@ def failure(text: str, what: str) -> RoomError:
         return RoomError(message, code="ROOM_LIMIT_EXCEEDED", hint="the server limits the size of this value")
     if "maximum message size" in text:
         return RoomError(message, code="ROOM_DATA_TOO_LARGE", hint="send it in smaller packets")
+    if "request timeout" in text:
+        return RoomError(message, code="ROOM_TIMEOUT")
     return RoomError(message)

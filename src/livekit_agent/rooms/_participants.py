@@ -299,20 +299,39 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
         """Change our metadata, for everybody to see."""
         await self._check_metadata_permission()
         request = room.SetLocalMetadataRequest(local_participant_handle=self._link.local_handle, metadata=metadata)
-        await self._link.finish(self._link.send(ffi.FfiRequest(set_local_metadata=request)), "metadata not changed")
+        await self._change(
+            ffi.FfiRequest(set_local_metadata=request), "metadata not changed", lambda: self.metadata == metadata
+        )
 
     async def set_name(self, name: str) -> None:
         """Change our name."""
         await self._check_metadata_permission()
         request = room.SetLocalNameRequest(local_participant_handle=self._link.local_handle, name=name)
-        await self._link.finish(self._link.send(ffi.FfiRequest(set_local_name=request)), "name not changed")
+        await self._change(ffi.FfiRequest(set_local_name=request), "name not changed", lambda: self.name == name)
 
     async def set_attributes(self, attributes: Mapping[str, str]) -> None:
         """Change the attributes named, keep the others.  The value ``""`` removes one."""
         await self._check_metadata_permission()
         entries = [room.AttributesEntry(key=key, value=value) for key, value in attributes.items()]
         request = room.SetLocalAttributesRequest(local_participant_handle=self._link.local_handle, attributes=entries)
-        await self._link.finish(self._link.send(ffi.FfiRequest(set_local_attributes=request)), "attributes not changed")
+        await self._change(
+            ffi.FfiRequest(set_local_attributes=request),
+            "attributes not changed",
+            lambda: all(self.attributes.get(key, "") == value for key, value in attributes.items()),
+        )
+
+    async def _change(self, request: ffi.FfiRequest, what: str, holds: Callable[[], bool]) -> None:
+        """Ask the server for a change of ourselves.
+
+        The library begins to listen for the server's answer only when it has asked (rust-sdks, ``set_attributes``:
+        ``send_request``, then ``get_response``): an answer that is faster is lost, and 5 s later the library says
+        "request timeout" of a change that everybody has seen.  What we have become is the proof then.
+        """
+        try:
+            await self._link.finish(self._link.send(request), what)
+        except RoomError as exc:
+            if not (exc.code == "ROOM_TIMEOUT" and holds()):
+                raise
 
     async def _check_metadata_permission(self) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
