@@ -45,6 +45,7 @@ from ._frames import FrameReader
 from ._scenario import TYPES, Fault, JobPlan, Scenario, WorkerPlan
 from ._tap import Tap, who_am_i
 from ._trace import Trace, Value
+from ._weather import Weather
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +80,7 @@ class CoreWorld:
         self.trace = trace
         self.now = 0.0
         self.rng = random.Random(f"network:{scenario.seed}")
-        self.latency = 0.002
-        self.dribble = False
+        self.weather = Weather()
         self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(scenario.workers)]
         self.server: DispatchCore | None = None
         self._lives = 0
@@ -208,13 +208,12 @@ class CoreWorld:
         struck = True
         match fault.kind:
             case "latency":
-                self.latency = 0.05 + fault.value % 1000 / 1000
-                self.at(self.now + fault.seconds, lambda: setattr(self, "latency", 0.002))
+                end = self.weather.begin(latency=0.05 + fault.value % 1000 / 1000)
+                self.at(self.now + fault.seconds, end)
             case "dribble":
-                self.dribble = True
-                self.at(self.now + fault.seconds, lambda: setattr(self, "dribble", False))
+                self.at(self.now + fault.seconds, self.weather.begin(dribble=True))
             case "refuse_connect":
-                worker.refused_until = self.now + fault.seconds
+                worker.refused_until = max(worker.refused_until, self.now + fault.seconds)
                 if pipe is not None:
                     pipe.lose()
             case "restart":
@@ -229,7 +228,7 @@ class CoreWorld:
             case "reset" | "half_close":
                 pipe.lose()
             case _:
-                pipe.stall_until = self.now + fault.seconds
+                pipe.stall_until = max(pipe.stall_until, self.now + fault.seconds)
         if struck:
             self.note("world", "fault", fault.kind, target=fault.target)
 
@@ -250,7 +249,7 @@ class CoreWorld:
         return found
 
     def _heal(self) -> None:
-        self.latency, self.dribble = 0.002, False
+        self.weather.clear()
         for worker in self.workers:
             worker.refused_until = -math.inf
             if worker.pipe is not None:
@@ -260,7 +259,7 @@ class CoreWorld:
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """Bytes as the network cuts them."""
         while data:
-            size = self.rng.randint(1, 7) if self.dribble and len(data) < 4096 else len(data)
+            size = self.rng.randint(1, 7) if self.weather.dribble and len(data) < 4096 else len(data)
             yield data[:size]
             data = data[size:]
 
@@ -288,7 +287,7 @@ class _Pipe:
             for kind in kinds:
                 if kind in ("close", "ping", "pong"):
                     world.note(self.label if way == "up" else f"s:{self.label}", "frame", kind)
-            arrival = max(self._last[way], world.now + world.rng.uniform(0, world.latency), self.stall_until)
+            arrival = max(self._last[way], world.now + world.rng.uniform(*world.weather.latency), self.stall_until)
             self._last[way] = arrival
             world.at(arrival, self._arrive, way, piece, kinds, deliver)
 
@@ -421,7 +420,7 @@ class _CoreWorker:
 
     def _last_words(self) -> float:
         """When what was written last has arrived: the stream is closed behind it."""
-        return self.world.now + self.world.latency
+        return self.world.now + self.world.weather.latency[1]
 
     def _timeout(self, core: WorkerConnection) -> None:
         if core is self.core:

@@ -37,7 +37,7 @@ class Exchange:
         await anyio.lowlevel.checkpoint()
         if seat.skew:
             self._tell_dial(seat, "clock_skew")
-        if world.now() < seat.hang_until:
+        while world.now() < seat.hang_until:
             self._tell_dial(seat, "hang_connect")
             await anyio.sleep_until(seat.hang_until)
         if world.now() < seat.refuse_until or world.server is None:
@@ -54,9 +54,9 @@ class Exchange:
             on_close=self._on_close,
         )
         self.open += 1
-        if world.now() < seat.status_until:
+        if status := seat.refusal(world.now()):
             self._tell_dial(seat, "http")
-            world.tasks.start_soon(_answer_http, connection.server, seat.status)
+            world.tasks.start_soon(_answer_http, connection.server, status)
         else:
             world.server_tasks.start_soon(world.server.serve_stream, connection.server)
         seat.connection = connection

@@ -58,6 +58,8 @@ class FaultDriver:
         """By id, with the fault itself: were it gone, another could be born under its id and never count."""
         self._joins: deque[Fault] = deque()
         """Faults of joins that nobody has met with yet, in the order in which they will be."""
+        self._interrupted: dict[tuple[str, str], float] = {}
+        """Until when whose connection to a room is broken."""
         world.rooms.on_scripted = self._join_met
         world.trace.observe(self._look)
 
@@ -77,19 +79,19 @@ class FaultDriver:
         """End everything: conditions are good again, stalls are over, scripted joins are forgotten."""
         world = self._world
         self._waiting.clear()
-        world.conditions.latency = (0.0, 0.002)
-        world.conditions.dribble = False
-        world.conditions.met.clear()
+        world.conditions.clear()
         for seat in world.seats:
             seat.refuse_until = seat.hang_until = world.now()
-            seat.status_until = math.inf if seat.barred else world.now()
-            seat.skew = 0.0
+            seat.refusals = [(until, status) for until, status in seat.refusals if until == math.inf]
+            seat.skews.clear()
             seat.on_dial.clear()
             if seat.connection is not None:
                 for line in (seat.connection.up, seat.connection.down):
                     line.heal()
         world.rooms.forget_script()
         self._joins.clear()
+        for agent in list(self._interrupted):
+            self._restore(agent)
 
     # ------------------------------------------------------------------------------------ striking
 
@@ -148,27 +150,14 @@ class FaultDriver:
     # ------------------------------------------------------------------------------------ network
 
     def _latency(self, fault: Fault) -> bool:
-        conditions = self._world.conditions
-        conditions.latency = (0.0, 0.05 + fault.value % 1000 / 1000)
-
-        def end() -> None:
-            conditions.latency = (0.0, 0.002)
-            conditions.met.pop("latency", None)
-
-        return self._until_met(fault, end)
+        return self._turn(fault, latency=0.05 + fault.value % 1000 / 1000)
 
     def _dribble(self, fault: Fault) -> bool:
-        conditions = self._world.conditions
-        conditions.dribble = True
+        return self._turn(fault, dribble=True)
 
-        def end() -> None:
-            conditions.dribble = False
-            conditions.met.pop("dribble", None)
-
-        return self._until_met(fault, end)
-
-    def _until_met(self, fault: Fault, end: Callable[[], None]) -> bool:
-        self._world.conditions.met[fault.kind] = self._effect(fault)
+    def _turn(self, fault: Fault, *, latency: float = 0.0, dribble: bool = False) -> bool:
+        """The weather turns for a while."""
+        end = self._world.conditions.begin(latency=latency, dribble=dribble, met=self._effect(fault))
         self._later(fault.seconds, end)
         return False
 
@@ -215,12 +204,12 @@ class FaultDriver:
 
     def _refuse_connect(self, fault: Fault) -> bool:
         seat = self._seat(fault)
-        seat.refuse_until = self._world.now() + fault.seconds
+        seat.refuse_until = max(seat.refuse_until, self._world.now() + fault.seconds)
         return self._on_dial(fault, seat, "refuse_connect")
 
     def _hang_connect(self, fault: Fault) -> bool:
         seat = self._seat(fault)
-        seat.hang_until = self._world.now() + fault.seconds
+        seat.hang_until = max(seat.hang_until, self._world.now() + fault.seconds)
         return self._on_dial(fault, seat, "hang_connect")
 
     def _http_error(self, fault: Fault) -> bool:
@@ -236,16 +225,16 @@ class FaultDriver:
 
     def _refuse_upgrade(self, fault: Fault, status: int) -> bool:
         seat = self._seat(fault)
-        if seat.status_until == math.inf:
-            return False  # refused for good already: another answer for a while would become its answer for good
-        seat.status = status
-        seat.status_until = self._world.now() + fault.seconds
+        if any(until == math.inf for until, _ in seat.refusals):
+            return False  # refused for good already
+        seat.refusals.append((self._world.now() + fault.seconds, status))
         return self._on_dial(fault, seat, "http")
 
     def _clock_skew(self, fault: Fault) -> bool:
         seat = self._seat(fault)
-        seat.skew = (-1) ** fault.value * (120.0 + fault.value % 600)
-        self._later(fault.seconds, lambda: setattr(seat, "skew", 0.0))
+        skew = (-1) ** fault.value * (120.0 + fault.value % 600)
+        seat.skews.append(skew)
+        self._later(fault.seconds, lambda: seat.skews.remove(skew))
         return self._on_dial(fault, seat, "clock_skew")
 
     def _on_dial(self, fault: Fault, seat: Seat, how: str) -> bool:
@@ -405,17 +394,26 @@ class FaultDriver:
 
     def _room_interrupted(self, fault: Fault) -> bool:
         agent = self._agent(fault)
-        rooms = self._world.rooms
-
-        def restore() -> None:
-            assert agent is not None
-            with suppress(RoomError):  # the agent may have left meanwhile
-                rooms.restore(*agent)
-
-        if not self._strike_agent(fault, rooms.interrupt):
+        if agent is None:
             return False
-        self._later(fault.seconds, restore)
+        until = self._world.now() + fault.seconds
+        if agent in self._interrupted:
+            if until <= self._interrupted[agent]:
+                return False  # it is broken for longer already
+        elif not self._strike_agent(fault, self._world.rooms.interrupt):
+            return False
+        self._interrupted[agent] = until
+        self._later(fault.seconds, lambda: self._restore_in_time(agent, until))
         return True
+
+    def _restore_in_time(self, agent: tuple[str, str], until: float) -> None:
+        if self._interrupted.get(agent) == until:  # else another interruption goes on
+            self._restore(agent)
+
+    def _restore(self, agent: tuple[str, str]) -> None:
+        del self._interrupted[agent]
+        with suppress(RoomError):  # the agent may have left meanwhile
+            self._world.rooms.restore(*agent)
 
     def _duplicate_identity(self, fault: Fault) -> bool:
         agent = self._agent(fault)

@@ -20,30 +20,20 @@ import anyio.lowlevel
 from anyio.abc import ByteStream
 
 from ._frames import WINDOW, FrameReader, is_assignment, split_frames
+from ._weather import Weather
 
 __all__ = ["Conditions", "Line", "SimConnection", "sim_pipe"]
 
 
-class Conditions:
+class Conditions(Weather):
     """How a network behaves now; shared by all lines of one, changed by faults."""
 
     def __init__(self, rng: random.Random, now: Callable[[], float]) -> None:
+        super().__init__()
         self.rng = rng
         self.now = now
-        self.latency = (0.0, 0.002)
-        """Range of a delivery's delay, in seconds."""
-        self.dribble = False
-        """Whether bytes arrive in pieces of one to five."""
-        self.met: dict[str, Callable[[], None]] = {}
-        """By the name of a fault of these conditions: to be called, once, when bytes meet with it."""
         self.assignment = b""
         """The last assignment that a server sent, as a frame."""
-
-    def touch(self) -> None:
-        """Bytes are sent off: faults that wait to be met with are."""
-        waiting, self.met = self.met, {}
-        for met in waiting.values():
-            met()
 
 
 class Line:
@@ -90,7 +80,7 @@ class Line:
         conditions = self._conditions
         if self.ended or self.broken or not data:
             return
-        if conditions.met:
+        if conditions.waiting:
             conditions.touch()
         if self._on_held is not None:
             self._hold()

@@ -35,11 +35,22 @@ class Seat:
         self.given = 0
         """Jobs that it was assigned."""
         self.connection: SimConnection | None = None
-        self.refuse_until = self.hang_until = self.status_until = -math.inf
-        self.status = 0
-        self.skew = 0.0
+        self.refuse_until = self.hang_until = -math.inf
+        self.refusals: list[tuple[float, int]] = []
+        """(until when, with which status) upgrades are refused; of those that are not over the last one answers."""
+        self.skews: list[float] = []
+        """Seconds by which the clock is off, one for each fault that is not over; the last one counts."""
         self.on_dial: list[Callable[[str], None]] = []
         """Told how a dial met with a fault; how a connect fault learns that it took effect."""
+
+    @property
+    def skew(self) -> float:
+        """Seconds by which the worker's clock is ahead."""
+        return self.skews[-1] if self.skews else 0.0
+
+    def refusal(self, now: float) -> int:
+        """The status that an upgrade is refused with; 0 for none."""
+        return next((status for until, status in reversed(self.refusals) if now < until), 0)
 
     @property
     def label(self) -> str:
