@@ -502,3 +502,30 @@ async def test_a_source_that_nobody_reads_on_is_let_go() -> None:
             await anext(cancelled)
         assert scope.cancelled_caught
         assert len(b._link.watches) == 0
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("published", [False, True], ids=["between two tracks", "on a track"])
+async def test_two_consumers_of_one_source_are_one_too_many(published: bool) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        if published:
+            await a.local_participant.publish_audio()
+            await b.wait_for_track("a")
+        met: list[str] = []
+        with b.remote_participants["a"].audio() as heard:
+
+            async def read() -> None:
+                try:
+                    met.append(type(await anext(heard)).__name__)
+                except anyio.BusyResourceError:
+                    met.append("busy")
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(read)
+                group.start_soon(read)
+                if not published:
+                    await anyio.sleep(1)
+                    assert met == ["busy"]
+                    await a.local_participant.publish_audio()
+            assert met == ["busy", "AudioFrame"]
+            await anext(heard)

@@ -67,7 +67,7 @@ class DataQueue(MediaQueue[DataFrame]):
         self._take_in(DataFrame(payload=frame.payload, timestamp=timestamp))
         if not self.ended:
             self._ask()
-        self._notify()
+        self.bell.ring()
 
     def _take_in(self, frame: DataFrame) -> None:
         if len(self._frames) < self.capacity:

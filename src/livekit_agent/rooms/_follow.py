@@ -15,6 +15,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Generic, TypeVar
 
+import anyio
+
 from .._errors import RoomClosedError
 from ._enums import TrackSource
 from ._frames import AudioFrame, VideoFrame
@@ -47,6 +49,7 @@ class SourceStream(Generic[F]):
         self._stream: MediaStream[F] | None = None
         self._publication: RemoteTrackPublication | None = None
         self._closed = False
+        self._reading = False
         self._earlier = MediaStatistics(0, 0, 0, 0)
 
     @property
@@ -70,14 +73,21 @@ class SourceStream(Generic[F]):
         return self
 
     async def __anext__(self) -> F:
-        while True:
-            stream = self._stream
-            if stream is None:
-                stream = await self._next_stream()
-            try:
-                return await anext(stream)
-            except StopAsyncIteration:
-                self._let_go()
+        if self._reading:
+            # Not a doorbell's matter: between two tracks it is the room that is waited for.
+            raise anyio.BusyResourceError("waiting on")
+        self._reading = True
+        try:
+            while True:
+                stream = self._stream
+                if stream is None:
+                    stream = await self._next_stream()
+                try:
+                    return await anext(stream)
+                except StopAsyncIteration:
+                    self._let_go()
+        finally:
+            self._reading = False
 
     async def _next_stream(self) -> MediaStream[F]:
         while not self._closed:

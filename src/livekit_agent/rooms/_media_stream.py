@@ -17,9 +17,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-import anyio
 import anyio.lowlevel
 
+from ._doorbell import Doorbell
 from ._link import Link
 from ._mailbox import current_loop
 from ._proto import ffi
@@ -58,7 +58,7 @@ class FrameQueue(Generic[F]):
         self.ended = False
         self.error: Exception | None = None
         """Why it ended, where that is not as it should be; told once, after the frames."""
-        self.wake: anyio.Event | None = None
+        self.bell = Doorbell("waiting on")
         self.stages: Sequence[Callable[[Any], F | None]] = ()
         """What each frame goes through when it is read: not before, for who reads too late has it dropped."""
         self.on_end: Callable[[], object] | None = None
@@ -75,7 +75,7 @@ class FrameQueue(Generic[F]):
         if len(self._frames) > self.capacity:
             self._frames.popleft()
             self.dropped += 1
-        self._notify()
+        self.bell.ring()
 
     def take(self) -> F | None:
         """The oldest frame, if there is one, through all the stages; one of which may keep it back."""
@@ -98,7 +98,7 @@ class FrameQueue(Generic[F]):
         self._close_source()
         if self.on_end is not None:
             self.on_end()
-        self._notify()
+        self.bell.ring()
 
     def _close_source(self) -> None:
         """Nobody wants more (for subclasses)."""
@@ -108,10 +108,6 @@ class FrameQueue(Generic[F]):
         self._frames.clear()
         self.error = None
         self.end()
-
-    def _notify(self) -> None:
-        if self.wake is not None:
-            self.wake.set()
 
 
 class MediaQueue(FrameQueue[F]):
@@ -193,14 +189,7 @@ class MediaStream(Generic[F]):
             if queue.ended:
                 error, queue.error = queue.error, None
                 raise error or StopAsyncIteration
-            if queue.wake is not None:
-                raise anyio.BusyResourceError("waiting on this stream")
-            # No checkpoint between the look and the wait: a frame cannot slip in between.
-            queue.wake = anyio.Event()
-            try:
-                await queue.wake.wait()
-            finally:
-                queue.wake = None
+            await queue.bell.wait()
 
     def close(self) -> None:
         """Stop, and forget what waits.  Idempotent."""

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-import anyio
 import anyio.lowlevel
 
 from .._bounds import STREAM_BUFFER_BYTES_MAX, STREAMS_WAITING_MAX
+from ._doorbell import Doorbell
 from ._link import Link
 from ._mailbox import current_loop
-from ._proto import data_stream
-from ._streams import ByteStreamInfo, ByteStreamReader, StreamReader, TextStreamInfo, TextStreamReader
+from ._proto import room
+from ._streams import ByteStreamInfo, ByteStreamReader, StreamInfo, StreamReader, TextStreamInfo, TextStreamReader
 
 __all__ = ["StreamInbox", "StreamListener"]
 
-R = TypeVar("R", bound="StreamReader[Any]")
+R = TypeVar("R", bound="StreamReader[Any, Any]")
 
 
 class StreamListener(Generic[R]):
@@ -43,7 +43,7 @@ class StreamListener(Generic[R]):
         self._waiting: deque[R] = deque()
         self._dropped = 0
         self._ended = False
-        self._wake: anyio.Event | None = None
+        self._bell = Doorbell("waiting on")
 
     @property
     def dropped(self) -> int:
@@ -56,16 +56,12 @@ class StreamListener(Generic[R]):
         if len(self._waiting) > STREAMS_WAITING_MAX:
             self._waiting.popleft().close()
             self._dropped += 1
-        self._notify()
+        self._bell.ring()
 
     def end(self) -> None:
         """The room is over: nothing more will come."""
         self._ended = True
-        self._notify()
-
-    def _notify(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
+        self._bell.ring()
 
     def close(self) -> None:
         """Stop listening, and throw away what waits.  Idempotent."""
@@ -94,37 +90,23 @@ class StreamListener(Generic[R]):
         while not self._waiting:
             if self._ended:
                 raise StopAsyncIteration
-            if self._wake is not None:
-                raise anyio.BusyResourceError("waiting on this listener")
-            self._wake = anyio.Event()
-            try:
-                await self._wake.wait()
-            finally:
-                self._wake = None
+            await self._bell.wait()
         return self._waiting.popleft()
 
 
-class StreamInbox:
-    """Who listens to which topic of a room."""
+class _Listeners(Generic[R]):
+    """Who listens to the streams of one kind, text or bytes, topic by topic."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, reader: Callable[..., R], info_of: Callable[[Any], StreamInfo]) -> None:
         self._link = link
-        self._texts: dict[str | None, weakref.ref[StreamListener[TextStreamReader]]] = {}
-        self._bytes: dict[str | None, weakref.ref[StreamListener[ByteStreamReader]]] = {}
-        link.attach(self, self._close)
+        self._reader = reader
+        self._info_of = info_of
+        self._by_topic: dict[str | None, weakref.ref[StreamListener[R]]] = {}
 
-    def texts(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[TextStreamReader]:
-        """Listen for text streams."""
-        return self._listen(self._texts, topic, buffer_bytes)
-
-    def bytes(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[ByteStreamReader]:
-        """Listen for byte streams."""
-        return self._listen(self._bytes, topic, buffer_bytes)
-
-    def _listen(
-        self, listeners: dict[str | None, weakref.ref[StreamListener[R]]], topic: str | None, buffer_bytes: int
-    ) -> StreamListener[R]:
-        if _listener_of(listeners, topic) is not None:
+    def listen(self, topic: str | None, buffer_bytes: int) -> StreamListener[R]:
+        """Be the one for that topic."""
+        listeners = self._by_topic
+        if self._of(topic) is not None:
             # A reader can be read once: two listeners could not both have it.
             raise ValueError(f"somebody already listens to streams of topic {topic!r} in this room")
         listener: StreamListener[R] = StreamListener(topic, buffer_bytes, lambda: listeners.pop(topic, None) and None)
@@ -139,40 +121,53 @@ class StreamInbox:
             listeners[topic] = weakref.ref(listener, forget)
         return listener
 
-    def text_opened(self, owned: data_stream.OwnedTextStreamReader, sender: str) -> None:
-        """A text stream was announced.  The handle is ours."""
-        info = TextStreamInfo.of(owned.info)
-        listener = _listener_of(self._texts, info.topic) or _listener_of(self._texts, None)
+    def opened(self, owned: Any, sender: str) -> None:
+        """A stream was announced.  The handle is ours."""
+        info = self._info_of(owned.info)
+        listener = self._of(info.topic) or self._of(None)
         if listener is None:
             self._link.transport.drop(owned.handle.id)
             return
-        reader = TextStreamReader(self._link, owned.handle.id, sender, info, listener.buffer_bytes, listener.loop)
-        reader.info = info
-        listener.put(reader)
+        listener.put(self._reader(self._link, owned.handle.id, sender, info, listener.buffer_bytes, listener.loop))
 
-    def bytes_opened(self, owned: data_stream.OwnedByteStreamReader, sender: str) -> None:
-        """A byte stream was announced.  The handle is ours."""
-        info = ByteStreamInfo.of(owned.info)
-        listener = _listener_of(self._bytes, info.topic) or _listener_of(self._bytes, None)
-        if listener is None:
-            self._link.transport.drop(owned.handle.id)
-            return
-        reader = ByteStreamReader(self._link, owned.handle.id, sender, info, listener.buffer_bytes, listener.loop)
-        reader.info = info
-        listener.put(reader)
-
-    def _close(self) -> None:
-        for ref in [*self._texts.values(), *self._bytes.values()]:
+    def end(self) -> None:
+        """The room is over."""
+        for ref in list(self._by_topic.values()):
             listener = ref()
             if listener is not None:
                 listener.end()
-        self._texts.clear()
-        self._bytes.clear()
+        self._by_topic.clear()
+
+    def _of(self, topic: str | None) -> StreamListener[R] | None:
+        """Who listens to that topic; None also where it was abandoned, with what waited in it."""
+        ref = self._by_topic.get(topic)
+        return None if ref is None else ref()
 
 
-def _listener_of(
-    listeners: Mapping[str | None, weakref.ref[StreamListener[R]]], topic: str | None
-) -> StreamListener[R] | None:
-    """Who listens to that topic; None also where it was abandoned, with what waited in it."""
-    ref = listeners.get(topic)
-    return None if ref is None else ref()
+class StreamInbox:
+    """Who listens to which topic of a room."""
+
+    def __init__(self, link: Link) -> None:
+        self._texts = _Listeners(link, TextStreamReader, TextStreamInfo.of)
+        self._bytes = _Listeners(link, ByteStreamReader, ByteStreamInfo.of)
+        link.attach(self, self._close)
+
+    def texts(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[TextStreamReader]:
+        """Listen for text streams."""
+        return self._texts.listen(topic, buffer_bytes)
+
+    def bytes(self, topic: str | None, buffer_bytes: int = STREAM_BUFFER_BYTES_MAX) -> StreamListener[ByteStreamReader]:
+        """Listen for byte streams."""
+        return self._bytes.listen(topic, buffer_bytes)
+
+    def text_opened(self, opened: room.TextStreamOpened) -> None:
+        """A text stream was announced."""
+        self._texts.opened(opened.reader, opened.participant_identity)
+
+    def bytes_opened(self, opened: room.ByteStreamOpened) -> None:
+        """A byte stream was announced."""
+        self._bytes.opened(opened.reader, opened.participant_identity)
+
+    def _close(self) -> None:
+        self._texts.end()
+        self._bytes.end()

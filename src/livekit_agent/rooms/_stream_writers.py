@@ -106,7 +106,7 @@ class StreamWriter(Generic[T]):
         """
         self._check_open()
         if self._busy:
-            raise anyio.BusyResourceError("writing to this stream")
+            raise anyio.BusyResourceError("writing to")
         self._busy = True
         try:
             for piece in self._pieces(data):

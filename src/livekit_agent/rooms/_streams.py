@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-import anyio
 import anyio.lowlevel
 
 from .._bounds import STREAM_READ_ALL_BYTES_MAX
 from .._errors import ResourceExhaustedError, RoomClosedError, RoomError, StreamError
+from ._doorbell import Doorbell
 from ._enums import StreamOperation, known
 from ._link import Link
 from ._mailbox import LoopHandle
@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 T = TypeVar("T", str, bytes)
-R = TypeVar("R", bound="StreamReader[Any]")
+Info = TypeVar("Info", bound="StreamInfo")
+R = TypeVar("R", bound="StreamReader[Any, Any]")
 
 _ABNORMAL = "stream closed abnormally: "
 _SENDER_LEFT = re.compile(r"Participant .* unexpectedly disconnected")
@@ -127,7 +128,7 @@ def stream_failure(description: str, what: str, link: Link) -> RoomError:
     return StreamError(f"{what}: {description}", description=description)
 
 
-class StreamReader(Generic[T]):
+class StreamReader(Generic[T, Info]):
     """A stream that somebody sends.  Iterate over its chunks, or :meth:`read_all`; for one consumer.
 
     Raises :class:`StreamError` where the sender gives it up or leaves and :class:`RoomClosedError` at the room's end,
@@ -136,7 +137,7 @@ class StreamReader(Generic[T]):
     """
 
     def __init__(
-        self, link: Link, handle_id: int, sender: str, info: StreamInfo, buffer_bytes: int, loop: LoopHandle
+        self, link: Link, handle_id: int, sender: str, info: Info, buffer_bytes: int, loop: LoopHandle
     ) -> None:
         self._link = link
         self._loop = loop
@@ -145,7 +146,7 @@ class StreamReader(Generic[T]):
         self._place = _Place(weakref.ref(self), link, self._handle)
         link.attach(self._place, self._place.room_ended)
         self.sender_identity = sender
-        self._info = info
+        self.info: Info = info
         self._buffer_bytes = buffer_bytes
         self._chunks: deque[T] = deque()
         self._waiting_bytes = 0
@@ -154,7 +155,7 @@ class StreamReader(Generic[T]):
         self._started = False
         self._ended = False
         self._error: Exception | None = None
-        self._wake: anyio.Event | None = None
+        self._bell = Doorbell("reading from")
 
     @property
     def attributes(self) -> Mapping[str, str]:
@@ -169,13 +170,13 @@ class StreamReader(Generic[T]):
     @property
     def progress(self) -> float | None:
         """From 0 to 1, where the sender has said how much there is."""
-        size = self._info.size
+        size = self.info.size
         return None if size is None else self._received / size if size else 1.0
 
     def __repr__(self) -> str:
-        size = "" if self._info.size is None else f" of {self._info.size}"
+        size = "" if self.info.size is None else f" of {self.info.size}"
         return (
-            f"<{type(self).__name__} {self._info.topic!r} from {self.sender_identity!r}: {self._received}{size} bytes>"
+            f"<{type(self).__name__} {self.info.topic!r} from {self.sender_identity!r}: {self._received}{size} bytes>"
         )
 
     # --- the room's side: synchronous, in the loop ----------------------------------------------------------------
@@ -231,22 +232,18 @@ class StreamReader(Generic[T]):
             )
             return
         self._chunks.append(chunk)
-        self._notify()
+        self._bell.ring()
 
     def _end(self, error: Exception | None) -> None:
         if self._ended:
             return
         self._ended, self._error = True, error
         self._place.leave()
-        self._notify()
+        self._bell.ring()
 
     def room_ended(self) -> None:
         """The room is over (called by the link)."""
         self._end(RoomClosedError("stream not received: the room ended first"))
-
-    def _notify(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
 
     # --- the consumer's side --------------------------------------------------------------------------------------
 
@@ -285,14 +282,7 @@ class StreamReader(Generic[T]):
                 if self._error is not None:
                     raise self._error
                 raise StopAsyncIteration
-            if self._wake is not None:
-                raise anyio.BusyResourceError("reading from this stream")
-            # No checkpoint between the look and the wait: a chunk cannot slip in between.
-            self._wake = anyio.Event()
-            try:
-                await self._wake.wait()
-            finally:
-                self._wake = None
+            await self._bell.wait()
         chunk = self._chunks.popleft()
         self._waiting_bytes -= self._bytes_of(chunk)
         return chunk
@@ -310,7 +300,7 @@ class StreamReader(Generic[T]):
 class _Place:
     """A reader's place in its room: all that others hold of it, so that it can be abandoned."""
 
-    def __init__(self, reader: weakref.ref[StreamReader[Any]], link: Link, handle_id: int) -> None:
+    def __init__(self, reader: weakref.ref[StreamReader[Any, Any]], link: Link, handle_id: int) -> None:
         self._reader = reader
         self._link = link
         self._handle = handle_id
@@ -338,10 +328,8 @@ class _Place:
         self._link.drop(self._handle)
 
 
-class TextStreamReader(StreamReader[str]):
+class TextStreamReader(StreamReader[str, TextStreamInfo]):
     """A text stream that somebody sends (see :class:`StreamReader`)."""
-
-    info: TextStreamInfo
 
     async def read_all(self, limit: int = STREAM_READ_ALL_BYTES_MAX) -> str:
         """The whole text.  More than ``limit`` bytes: :class:`StreamError`, and the reader is closed."""
@@ -358,10 +346,8 @@ class TextStreamReader(StreamReader[str]):
         return len(chunk.encode())
 
 
-class ByteStreamReader(StreamReader[bytes]):
+class ByteStreamReader(StreamReader[bytes, ByteStreamInfo]):
     """A byte stream that somebody sends (see :class:`StreamReader`)."""
-
-    info: ByteStreamInfo
 
     async def read_all(self, limit: int = STREAM_READ_ALL_BYTES_MAX) -> bytes:
         """All of it.  More than ``limit`` bytes: :class:`StreamError`, and the reader is closed."""

@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 
-import anyio
 import anyio.lowlevel
 
 from .._bounds import ROOM_EVENTS_MAX, ROOM_LIFECYCLE_EVENTS_MAX
 from .._errors import ResourceExhaustedError
 from ..events import RoomEvent
+from ._doorbell import Doorbell
 
 __all__ = ["Subscription"]
 
@@ -42,7 +42,7 @@ class Subscription:
         self._dropped = 0
         self._ended = ended
         self._overflowed = False
-        self._wake: anyio.Event | None = None
+        self._bell = Doorbell("waiting on")
         self.on_overflow: Callable[[], object] | None = None
         """Called, synchronously, when lifecycle events overflow: the consumer may be too busy ever to look again."""
 
@@ -79,17 +79,13 @@ class Subscription:
             return
         else:
             self._kept.append((self._sequence, event))
-        self._notify()
+        self._bell.ring()
 
     def end(self) -> None:
         """Nothing more will come; what waits can still be read."""
         self._ended = True
         self._on_close(self)
-        self._notify()
-
-    def _notify(self) -> None:
-        if self._wake is not None:
-            self._wake.set()
+        self._bell.ring()
 
     # --- the consumer's side -------------------------------------------------------------------------------------
 
@@ -127,14 +123,7 @@ class Subscription:
                 )
             if self._ended:
                 raise StopAsyncIteration
-            if self._wake is not None:
-                raise anyio.BusyResourceError("waiting on this subscription")
-            # No checkpoint between the look and the wait: an event cannot slip in between.
-            self._wake = anyio.Event()
-            try:
-                await self._wake.wait()
-            finally:
-                self._wake = None
+            await self._bell.wait()
 
     def __enter__(self) -> Subscription:
         return self

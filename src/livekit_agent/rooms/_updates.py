@@ -296,10 +296,10 @@ class Model:
         )
 
     def _on_text_stream_opened(self, event: room_pb.RoomEvent) -> None:
-        self.streams.text_opened(event.text_stream_opened.reader, event.text_stream_opened.participant_identity)
+        self.streams.text_opened(event.text_stream_opened)
 
     def _on_byte_stream_opened(self, event: room_pb.RoomEvent) -> None:
-        self.streams.bytes_opened(event.byte_stream_opened.reader, event.byte_stream_opened.participant_identity)
+        self.streams.bytes_opened(event.byte_stream_opened)
 
     def _on_data_track_published(self, event: room_pb.RoomEvent) -> None:
         self.data_tracks.published(event.data_track_published.track)
