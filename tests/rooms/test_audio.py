@@ -39,10 +39,11 @@ async def test_a_tone_is_heard_as_it_was_played(venue: Venue, rate: int, channel
     assert min(level(piece) for piece in np.split(heard, 100)) > 0.1
 
 
-async def test_a_source_of_another_rate_and_two_channels_is_heard_too(venue: Venue) -> None:
+@pytest.mark.parametrize("rate", [8_000, 24_000, 192_000])
+async def test_a_source_of_another_rate_and_two_channels_is_heard_too(venue: Venue, rate: int) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
-            source = AudioSource(sample_rate=24_000, num_channels=2)
+            source = AudioSource(sample_rate=rate, num_channels=2)
             await a.local_participant.publish_audio(source)
             group.start_soon(hum, source)
             with (await subscribed(b)).audio_frames() as stream:
@@ -279,6 +280,9 @@ async def test_sound_that_does_not_fit_is_refused_before_the_library_sees_it(ven
             for broken in (b"", b"abc", np.zeros((480, 2), np.int16), np.zeros(480, np.int32)):
                 with pytest.raises(ValueError, match=r"samples|channels"):
                     await source.capture_frame(broken)
+            for rate in (-1, 4):
+                with pytest.raises(ValueError, match=f"no sound of {rate} Hz"):
+                    await source.play(bytes(960), sample_rate=rate)
             with pytest.raises(ValueError, match="does not fit"):
                 await source.capture_frame(AudioFrame(data=bytes(960), sample_rate=16_000))
             await source.capture_frame(np.zeros(480, np.float32))
@@ -297,6 +301,12 @@ async def test_what_a_track_does_not_have_is_refused(venue: Venue) -> None:
                 with pytest.raises(ValueError, match="no frames"):
                     track.audio_frames(**wrong)
             group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("rate", [-48_000, 0, 49, 1_500, 7_999, 192_001, 1_000_000])
+def test_a_rate_over_which_the_library_would_end_the_process_is_refused(rate: int) -> None:
+    with pytest.raises(ValueError, match=f"no audio source of {rate} Hz"):
+        AudioSource(rate)
 
 
 # ------------------------------------------------------------------------------------------------ memory only: exact
@@ -373,6 +383,48 @@ async def test_what_the_library_has_against_a_frame_is_told_with_the_next(monkey
         with pytest.raises(RoomError, match="audio frame not captured: not like this"):
             await source.capture_frame()
         await source.capture_frame()
+
+
+@pytest.mark.virtual
+async def test_what_the_library_has_against_the_last_frame_is_told_to_who_waits_for_its_playout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        source = AudioSource()
+        await a.local_participant.publish_audio(source)
+        answers = Withheld(a, monkeypatch)
+        async with anyio.create_task_group() as group:
+
+            async def answer_late() -> None:
+                await anyio.sleep(0.5)
+                answers.give("not the last")
+
+            group.start_soon(answer_late)
+            with pytest.raises(RoomError, match="audio frame not captured: not the last"):
+                await source.play(tone(0.1))
+            assert anyio.current_time() == pytest.approx(0.5)
+        await source.wait_for_playout()
+        await source.capture_frame()
+        with anyio.move_on_after(1) as patience:
+            await source.wait_for_playout()
+        assert patience.cancelled_caught
+        answers.give()
+        await source.capture_frame()
+
+
+@pytest.mark.virtual
+async def test_what_the_library_has_against_a_frame_after_which_nobody_asks_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        source = AudioSource()
+        publication = await a.local_participant.publish_audio(source)
+        answers = Withheld(a, monkeypatch)
+        await source.capture_frame()
+        await anyio.sleep(0.1)
+        answers.give("nor this one")
+        await a.local_participant.unpublish_track(publication.sid)
+        assert caplog.messages == ["audio frame not captured: nor this one"]
 
 
 @pytest.mark.virtual

@@ -250,6 +250,11 @@ async def test_two_tones_become_one_sound() -> None:
     assert {round(frequency, -2) for frequency in loud} == {400, 1000}
 
 
+def test_a_mixer_whose_frames_would_be_empty_is_refused() -> None:
+    with pytest.raises(ValueError, match="no mixer of 49 Hz"):
+        AudioMixer(sample_rate=49)
+
+
 @pytest.mark.virtual
 async def test_an_input_that_says_nothing_holds_nobody_up() -> None:
     async def silent() -> AsyncGenerator[AudioFrame]:

@@ -13,6 +13,7 @@ from typing import Any
 from .._bounds import REMOTE_CALLS_MAX, REMOTE_HANDLES_MAX, REMOTE_OUTBOX_BYTES_MAX
 from .._errors import RoomError, printable
 from ..rooms import MemoryRooms
+from ..rooms._frames import SAMPLE_RATES
 from ..rooms._memory_transport import MemoryTransport
 from ..rooms._proto import ffi
 from ..rooms._proto import room as room_pb
@@ -39,7 +40,6 @@ from ..rooms._transport import STREAM_EVENTS
 
 __all__ = ["RoomLine"]
 
-_RATES = range(8_000, 192_001)
 _CHANNELS = range(1, 3)
 _QUEUE_MS_MAX = 60_000
 _DIGEST_BYTES = 32
@@ -179,9 +179,9 @@ class RoomLine:
 def _check(kind: str, asked: Any, buffers: tuple[bytes, ...]) -> None:
     """What a client of ours checks before it asks, because the rooms rely on it later, on their own clock."""
     if kind == "new_audio_source":
-        fits = asked.sample_rate in _RATES and asked.num_channels in _CHANNELS and asked.queue_size_ms <= _QUEUE_MS_MAX
+        fits = asked.queue_size_ms <= _QUEUE_MS_MAX and _has_sound(asked)
     elif kind == "new_audio_stream":
-        fits = asked.sample_rate in _RATES and asked.num_channels in _CHANNELS
+        fits = _has_sound(asked)
     elif kind == "capture_audio_frame":
         frame = asked.buffer
         fits = len(buffers) == 1 and len(buffers[0]) == 2 * frame.num_channels * frame.samples_per_channel
@@ -189,6 +189,10 @@ def _check(kind: str, asked: Any, buffers: tuple[bytes, ...]) -> None:
         fits = True
     if not fits:
         raise RoomError(f"{kind}: numbers out of range")
+
+
+def _has_sound(asked: Any) -> bool:
+    return asked.sample_rate in SAMPLE_RATES and asked.num_channels in _CHANNELS
 
 
 def _check_keys(asked: Any, buffers: tuple[bytes, ...]) -> bytes:

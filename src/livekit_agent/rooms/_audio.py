@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ import anyio
 import anyio.lowlevel
 
 from .._bounds import AUDIO_STREAM_FRAMES, ROOM_REQUEST_TIMEOUT
-from .._errors import RoomError
+from .._errors import RoomClosedError, RoomError
 from ._calls import Call, failure
-from ._frames import SAMPLE_BYTES, AudioFrame
+from ._frames import SAMPLE_BYTES, SAMPLE_RATES, AudioFrame
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
 from ._pcm import pcm_bytes, sound_pieces
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ._frames import Samples
 
 __all__ = ["AudioFilter", "AudioSource", "AudioStage", "open_audio"]
+
+_log = logging.getLogger("livekit_agent.rooms")
 
 _TICK_S = 0.01  # the library moves sound in pieces of 10 ms
 _PIECE_S = 0.1
@@ -42,10 +45,13 @@ class AudioSource(Source):
     ``queue_size_ms`` is how far :meth:`capture_frame` may run ahead of what is heard; 0: it does not pace, and takes
     frames of 10 ms only, which go straight through.  Who then sends faster than it is heard fills the receivers'
     buffers, and what is more than 4 s ahead is lost with all that waits.
+
+    From 8 to 192 kHz, one channel or two; else :class:`ValueError`.
     """
 
     def __init__(self, sample_rate: int = 48_000, num_channels: int = 1, *, queue_size_ms: int = 200) -> None:
-        if sample_rate <= 0 or num_channels not in (1, 2) or queue_size_ms < 0:
+        # The library takes any rate, and ends the process over one of 1,500 Hz or a megahertz at the first frame.
+        if sample_rate not in SAMPLE_RATES or num_channels not in (1, 2) or queue_size_ms < 0:
             raise ValueError(f"no audio source of {sample_rate} Hz, {num_channels} channels, {queue_size_ms} ms")
         super().__init__()
         self.sample_rate = sample_rate
@@ -73,7 +79,14 @@ class AudioSource(Source):
         if self._answered is not None:
             # A capture that was given up before is not answered any more.
             self._answered.set()
-        self._unheard = None
+        unheard, self._unheard = self._unheard, None
+        if unheard is not None and unheard.answered:
+            try:
+                _check(unheard.result())
+            except RoomError as exc:
+                # Nobody will ask any more.
+                if not isinstance(exc, RoomClosedError):
+                    _log.warning("%s", exc)
 
     # --- frame by frame -------------------------------------------------------------------------------------------
 
@@ -86,8 +99,8 @@ class AudioSource(Source):
         Returns when the queue has taken them all, which is the real-time pacing; at once while it has room for them.
         One capture at a time: a second one waits for the first.  Raises :class:`ValueError` for a broken frame and
         :class:`RoomError` when the source is not published or the room ends; what the library has against a frame for
-        which there was room is raised by the next call.  Cancelling it leaves the source usable; the samples may still
-        be heard.
+        which there was room is raised by the next call, of this or of :meth:`wait_for_playout`.  Cancelling it leaves
+        the source usable; the samples may still be heard.
         """
         await anyio.lowlevel.checkpoint_if_cancelled()
         frame_bytes = SAMPLE_BYTES * self.num_channels
@@ -164,11 +177,13 @@ class AudioSource(Source):
     async def wait_for_playout(self) -> None:
         """Wait until everything captured so far has been sent.  At once if that is so.
 
-        By the clock: the library does not tell.  :meth:`clear_queue` meanwhile ends the wait.
+        By the clock: the library does not tell.  :meth:`clear_queue` meanwhile ends the wait.  Raises
+        :class:`RoomError` for what the library has against the last frame.
         """
         await anyio.lowlevel.checkpoint()
         while (left := self.queued_duration) > 0:  # noqa: ASYNC110 - in steps, to see that the queue was cleared
             await anyio.sleep(min(left, _PIECE_S))
+        await self._until_answered()
 
     def clear_queue(self) -> None:
         """Forget the samples that were not sent yet."""
@@ -266,7 +281,7 @@ def open_audio(
     filter: AudioFilter | None = None,
 ) -> MediaStream[AudioFrame]:
     """The frames of a track from now on (see :meth:`RemoteTrack.audio_frames`)."""
-    if not 8_000 <= sample_rate <= 192_000 or num_channels not in (1, 2) or capacity < 1:
+    if sample_rate not in SAMPLE_RATES or num_channels not in (1, 2) or capacity < 1:
         raise ValueError(f"no frames of {sample_rate} Hz, {num_channels} channels, {capacity} at a time")
     request = audio.NewAudioStreamRequest(
         track_handle=track_handle,

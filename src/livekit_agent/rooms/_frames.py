@@ -35,6 +35,9 @@ __all__ = [
 
 SAMPLE_BYTES = 2
 
+SAMPLE_RATES = range(8_000, 192_001)
+"""Hz, of what is published, subscribed to, captured from a microphone and played by a speaker."""
+
 PICTURE_SIDE_MAX = 16_384
 """Pixels.  The codecs' own limits; what is larger is a mistake."""
 

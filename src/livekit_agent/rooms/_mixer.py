@@ -39,10 +39,11 @@ class AudioMixer:
     def __init__(
         self, *, sample_rate: int = 48_000, num_channels: int = 1, frame_ms: int = 20, patience: float = 0.1
     ) -> None:
-        if sample_rate <= 0 or num_channels not in (1, 2) or frame_ms <= 0 or patience < 0:
+        samples = sample_rate * frame_ms // 1000
+        if samples <= 0 or num_channels not in (1, 2) or frame_ms <= 0 or patience < 0:
             raise ValueError(f"no mixer of {sample_rate} Hz, {num_channels} channels, {frame_ms} ms")
         self.sample_rate, self.num_channels = sample_rate, num_channels
-        self._size = SAMPLE_BYTES * num_channels * (sample_rate * frame_ms // 1000)
+        self._size = SAMPLE_BYTES * num_channels * samples
         self._limit = max(self._size, round(SAMPLE_BYTES * num_channels * sample_rate * AUDIO_MIXER_BUFFER))
         self._patience = patience
         self._inputs: dict[_Input, None] = {}

@@ -106,6 +106,8 @@ def sound_pieces(sound: Any, sample_rate: int | None, rate: int, channels: int, 
     if isinstance(sound, AudioFrame):
         from_rate, from_channels = sound.sample_rate, sound.num_channels
     data = pcm_bytes(sound, from_channels)
+    if round(from_rate * seconds) <= 0:
+        raise ValueError(f"no sound of {from_rate} Hz")
     converter = Converter(from_rate, from_channels, rate, channels)
     size = SAMPLE_BYTES * from_channels * round(from_rate * seconds)
     for start in range(0, len(data), size):

@@ -23,7 +23,7 @@ from .._bounds import AUDIO_STREAM_FRAMES, DEVICE_TIMEOUT, SPEAKER_QUEUE
 from .._errors import DeviceError
 from ._audio import AudioStage
 from ._devices import Desk
-from ._frames import SAMPLE_BYTES, AudioFrame
+from ._frames import SAMPLE_BYTES, SAMPLE_RATES, AudioFrame
 from ._mailbox import Mailbox, current_loop
 from ._media_stream import FrameQueue, MediaStream
 from ._pcm import Converter, pcm_bytes, sound_pieces
@@ -53,7 +53,7 @@ async def speakers() -> tuple[AudioDevice, ...]:
 
 
 def _check(sample_rate: int, num_channels: int) -> None:
-    if not 8_000 <= sample_rate <= 192_000 or sample_rate % 100 or not 1 <= num_channels <= 32:
+    if sample_rate not in SAMPLE_RATES or sample_rate % 100 or not 1 <= num_channels <= 32:
         raise ValueError(f"no sound of {sample_rate} Hz and {num_channels} channels; frames are of whole 10 ms")
 
 
