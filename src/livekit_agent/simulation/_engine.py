@@ -6,6 +6,7 @@ import gc
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 
 from ..runtime._outcome import only_leaf
@@ -61,7 +62,7 @@ def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence
             if backend == CORES:
                 cores = CoreWorld(scenario, trace)
                 with recorded(cores.note, scenario.seed):
-                    cores.run()
+                    copy_context().run(cores.run)  # whose bytes they are is a context's, and stays in it
             else:
                 world = World(scenario, trace, backend)
                 with watched_shields(backend, world.on_shield):
