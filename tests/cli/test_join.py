@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import COMMAND, Result, Running, environment
+from .conftest import COMMAND, TIMEOUT, Result, Running, environment
 from .test_running import server_environment
 
 Command = Callable[..., Result]
@@ -81,6 +81,17 @@ def test_the_keyboard_says_asks_and_quits(start: Start, tmp_path: Path) -> None:
     assert "/data TEXT" in bob.text
     assert "! [Errno 2] No such file or directory: 'nothing.wav'" in bob.text
     assert "* here: bob, ada" in bob.text
+
+
+def test_for_no_time_at_all_it_leaves_at_once_and_asks_no_keyboard(start: Start, tmp_path: Path) -> None:
+    env = environment(server_environment(start("serve", "--port", "0")))
+    for nothing in ("0", "0s"):
+        argv = [*COMMAND, "join", "lobby", "--for", nothing]
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=tmp_path) as ada:
+            try:
+                assert ada.wait(TIMEOUT) == 0, "a keyboard that says nothing keeps it"
+            finally:
+                ada.kill()
 
 
 def test_with_its_server_the_room_is_lost(start: Start) -> None:

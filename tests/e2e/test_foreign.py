@@ -199,7 +199,7 @@ def test_the_run_command_serves_a_person_who_uses_other_software_in_a_real_room(
             job_id = answer["sender"].removeprefix("agent-")
             ada.wait_message(event="left")
             assert ada.ends() == 0
-        until = time.monotonic() + 10
+        until = time.monotonic() + 30
         while not (end := [line for line in server.log() if line.get("jobID") == job_id and "status" in line]):
             assert time.monotonic() < until, worker.text()
             time.sleep(0.02)

@@ -26,6 +26,7 @@ from livekit_agent import (
     events,
 )
 from livekit_agent.api import ApiError
+from livekit_agent.rooms import Room
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -84,6 +85,11 @@ async def until(condition: Callable[[], bool], timeout: float = 15) -> None:
     with anyio.fail_after(timeout):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.01)
+
+
+async def until_heard_by(room: Room, identity: str) -> None:
+    """Before somebody is active a real server throws away what is sent to it."""
+    await room.wait_for_participant(identity, active=True, timeout=15)
 
 
 async def ended(worker_events: Any) -> events.JobEnded:
@@ -422,7 +428,7 @@ async def test_a_track_is_muted_by_the_server_and_heard_again_only_by_its_publis
             published = bob.subscribe(events.TrackPublished)
             source = AudioSource(sample_rate=48_000, num_channels=1)
             publication = await ada.local_participant.publish_audio(source, name="microphone")
-            with anyio.fail_after(10):
+            with anyio.fail_after(15):
                 await anext(aiter(published))
                 assert await api.rooms.mute_track(room, "ada", publication.sid)
                 for subscription in (own, heard):
@@ -441,7 +447,7 @@ async def test_a_track_is_muted_by_the_server_and_heard_again_only_by_its_publis
             assert (refused.value.status, refused.value.twirp_code) == (503, "unavailable")
             assert (publication.muted, ada.local_participant.identity) == (True, "ada")
             publication.unmute()
-            with anyio.fail_after(10):
+            with anyio.fail_after(15):
                 for subscription in (own, heard):
                     assert isinstance(await anext(aiter(subscription)), events.TrackUnmuted)
 
@@ -463,10 +469,10 @@ async def test_data_is_echoed_through_the_room(backdrop: Any) -> None:
             async with stage.join(room, "ada") as ada:
                 await stage.dispatch(room, name)
                 job_id = await agent.until_running()
-                await until(lambda: f"agent-{job_id}" in ada.remote_participants)
+                await until_heard_by(ada, f"agent-{job_id}")
                 answers = ada.subscribe(events.DataReceived)
                 await ada.local_participant.publish_data(b"hello", topic="chat")
-                with anyio.fail_after(10):
+                with anyio.fail_after(15):
                     answer = await anext(aiter(answers))
                 assert answer.data == b"echo: hello"
                 assert answer.topic == "echo"

@@ -40,7 +40,7 @@ pytestmark = [
 
 backdrop = both_servers("shared_real_server")
 
-SOON = 5.0
+SOON = 15.0
 """An offer comes after 0.2 s on a real server; a busy machine may take longer."""
 SILENCE = 1.0
 """How long to listen for what must not come."""
@@ -226,6 +226,8 @@ async def test_case_102_at_the_target_load_nothing_is_offered_and_below_it_is(ba
             await worker.say(standing(load))
             await worker.ping()
             await stage.dispatch(room, name, metadata=metadata)
+            if load < 0.7:
+                await worker.until(lambda: worker.heard("availability"))
             await worker.listen(SILENCE + 0.5)
         assert [offer.job.metadata for offer in worker.heard("availability")] == ["free"]
 
@@ -289,6 +291,8 @@ async def test_case_106_and_107_who_is_registered_may_be_silent_and_who_is_not_i
             await stranger.listen(1)
             assert time.monotonic() - began < 15
         assert (time.monotonic() - began > 9, stranger.closes) == (True, [])
+    # A busy machine may be late with it.
+    await known.until(lambda: known.pings)
     assert (known.ended, len(known.pings)) == (False, 1)
 
 

@@ -18,7 +18,7 @@ import pytest
 from backdrop import RealBackdrop, unique
 from realserver import RealServer, free_port, skip_or_fail
 from test_room_ends import Idle, Witness, server_binary
-from test_scenarios import Agent, ended, until
+from test_scenarios import Agent, ended, until, until_heard_by
 
 from livekit_agent import ApiError, JobContext, JobStatus, WorkerStatus, events
 
@@ -100,7 +100,7 @@ async def test_a_dispatch_at_one_node_reaches_a_worker_at_the_other_and_they_mee
             await here.dispatch(room, name, metadata="across")
             job_id = await agent.until_running()
             assert agent.requests[0].metadata == "across"
-            await until(lambda: f"agent-{job_id}" in ada.remote_participants)
+            await until_heard_by(ada, f"agent-{job_id}")
             answers = ada.subscribe(events.DataReceived)
             await ada.local_participant.publish_data(b"hello")
             with anyio.fail_after(15):

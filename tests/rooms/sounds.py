@@ -6,12 +6,13 @@ from typing import Any
 
 import anyio
 import numpy as np
+from venues import PATIENCE
 from waves import RATE, TONE, found_tone, level, tone
 
 from livekit_agent import events
 from livekit_agent.rooms import AudioFrame, AudioSource, MediaStream, RemoteTrack, Room, Subscription
 
-__all__ = ["RATE", "TONE", "found_tone", "hum", "level", "sound", "subscribed", "tone"]
+__all__ = ["RATE", "TONE", "clear_tone", "found_tone", "hum", "level", "sound", "subscribed", "tone"]
 
 
 async def hum(source: AudioSource, frequency: float = TONE) -> None:
@@ -45,3 +46,21 @@ async def sound(stream: MediaStream[AudioFrame], seconds: float) -> Any:
                 if len(frames) >= round(seconds * 100):
                     break
     return np.concatenate(frames)
+
+
+async def clear_tone(stream: MediaStream[AudioFrame], frequency: float, seconds: float = 1.0, *, real: bool) -> Any:
+    """So much of a tone without a gap and free of noise.
+
+    Real sound has gaps when the machine is busy with other things: what is asked for is that so much of it comes
+    without one, sooner or later.  In memory the first must do.
+    """
+    with anyio.fail_after(2 * PATIENCE):
+        while True:
+            heard = await sound(stream, seconds)
+            rate = round(len(heard) / seconds)
+            found = [found_tone(heard[:, channel], rate) for channel in range(heard.shape[1])]
+            faint = min(level(piece) for piece in np.split(heard, round(100 * seconds)))
+            right = all(abs(hertz - frequency) <= 0.002 * frequency and ratio >= 20 for hertz, ratio in found)
+            if right and faint > 0.1:
+                return heard
+            assert real, (found, faint)

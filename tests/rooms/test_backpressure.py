@@ -8,7 +8,6 @@ from typing import Any
 
 import anyio
 import pytest
-from test_conformance import both_see_each_other
 from venues import PATIENCE, ParticipantPermissions, Venue, next_of
 
 from livekit_agent import RoomClosedError, RoomPermissionError, RpcError, events
@@ -31,6 +30,7 @@ PACKET = 60_000
 async def test_who_sends_too_much_waits_and_all_of_it_arrives_in_order(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
             me, threshold = a.local_participant, 200_000
             heard, low = b.subscribe(events.DataReceived), a.subscribe(events.DataBufferLow)
             me.set_data_threshold(threshold)
@@ -141,7 +141,7 @@ async def test_interceptors_wrap_calls_both_ways_the_first_outermost(venue: Venu
 
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             notes: list[str] = []
             with a.intercept_rpc(Noting("1", notes)), a.intercept_rpc(Noting("2", notes)):
                 with b.intercept_rpc(Noting("3", notes)), b.intercept_rpc(Noting("4", notes)):
@@ -172,7 +172,7 @@ async def test_an_interceptor_may_answer_or_refuse_by_itself(venue: Venue) -> No
 
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             async with b.serve_rpc({"echo": lambda call: call.payload}):
                 with a.intercept_rpc(Guard()), b.intercept_rpc(Guard()):
                     assert await a.local_participant.perform_rpc("nobody", "known") == "from memory"
@@ -202,6 +202,7 @@ async def test_an_interceptor_that_fails_is_a_failed_call(caplog: pytest.LogCapt
 async def test_a_chat_message_is_sent_edited_and_taken_back(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
             heard = b.subscribe(events.ChatReceived)
             sent = await a.local_participant.send_chat("helo")
             assert (await next_of(heard, events.ChatReceived)).message == sent
@@ -218,7 +219,7 @@ async def test_a_chat_message_is_sent_edited_and_taken_back(venue: Venue) -> Non
 async def test_texts_are_updated_deleted_reacted_to_and_have_attachments(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             me = a.local_participant
             with b.text_streams("notes") as notes, b.byte_streams("files") as files:
                 steps: list[tuple[int, int]] = []
@@ -295,7 +296,8 @@ async def test_whatever_is_not_permitted_is_refused_at_once_also_after_it_was(ve
             ):
                 with pytest.raises(RoomPermissionError):
                     await call
-            assert anyio.current_time() - started < 1
+            # The library would be silent for ten seconds.
+            assert anyio.current_time() - started < 5
 
 
 def await_chat() -> Any:
@@ -316,7 +318,7 @@ async def test_data_are_not_permitted_where_publishing_is_not_unless_said(venue:
 async def test_compression_is_chosen(venue: Venue, compress: bool) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
-            await both_see_each_other(a, b)
+            await venue.introduce(a, b)
             me = a.local_participant
             with b.text_streams() as texts, b.byte_streams() as files:
                 async with me.stream_text(topic="t", compress=compress) as text:

@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from venues import PATIENCE, Venue, next_of, token
+from venues import PATIENCE, Venue, next_of, subscribed_again, token, until
 
 from livekit_agent import (
     ParticipantPermissions,
@@ -79,7 +79,8 @@ async def test_a_late_joiner_finds_people_and_tracks_and_can_have_them_replayed(
                 [publication] = b.remote_participants["a"].track_publications.values()
                 assert (publication.sid, publication.name) == (published.sid, "voice")
                 assert (publication.kind, publication.source) == (TrackKind.AUDIO, TrackSource.MICROPHONE)
-                assert (publication.subscribed, publication.track) == (False, None)
+                # A busy machine may be so late that a real track has come by now.
+                assert venue.real or (publication.subscribed, publication.track) == (False, None)
                 first = heard.next_nowait()
                 assert isinstance(first, events.ParticipantJoined)
                 assert first.existing
@@ -176,12 +177,9 @@ async def test_data_goes_both_ways_with_its_topic(venue: Venue, reliable: bool) 
             assert (pong.data.decode(), pong.topic) == ("pöng", "")
 
 
-async def both_see_each_other(*rooms: object) -> None:
+async def both_see_each_other(*rooms: Room) -> None:
     """Data for somebody whom the server has not announced to us yet still arrives, but without its sender."""
-    with anyio.fail_after(PATIENCE):
-        for room in rooms:
-            while not room.remote_participants:  # type: ignore[attr-defined]  # noqa: ASYNC110
-                await anyio.sleep(0.01)
+    await until(lambda: all(room.remote_participants for room in rooms))
 
 
 async def test_data_goes_only_where_it_is_sent(venue: Venue) -> None:
@@ -289,7 +287,8 @@ async def test_what_is_not_permitted_is_refused_at_once(venue: Venue) -> None:
             for change in (me.set_metadata("x"), me.set_name("x"), me.set_attributes({"x": "y"})):
                 with pytest.raises(RoomPermissionError):
                     await change
-            assert anyio.current_time() - started < 1
+            # The library would be silent for ten seconds.
+            assert anyio.current_time() - started < 5
 
 
 # ------------------------------------------------------------------------------------------------ tracks
@@ -343,8 +342,7 @@ async def test_a_subscription_can_be_given_up_and_taken_again(venue: Venue) -> N
             first.publication.set_subscribed(False)
             await next_of(heard, events.TrackUnsubscribed)
             assert not first.publication.subscribed
-            first.publication.set_subscribed(True)
-            second = await next_of(heard, events.TrackSubscribed)
+            second = await subscribed_again(first.publication, heard)
             assert second.publication is first.publication
             assert second.track is not first.track
             group.cancel_scope.cancel()
@@ -379,7 +377,7 @@ async def test_silence_is_paced_by_the_source(venue: Venue) -> None:
             started = anyio.current_time()
             for _ in range(60):
                 await source.capture_frame(duration=0.01)
-            assert 0.3 < anyio.current_time() - started < 3
+            assert 0.3 < anyio.current_time() - started < PATIENCE
             with pytest.raises(ValueError, match="whole samples"):
                 await source.capture_frame(b"odd")
 

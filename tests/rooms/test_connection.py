@@ -9,7 +9,7 @@ import anyio
 import pytest
 from sounds import hum
 from test_conformance import feed
-from venues import PATIENCE, NativeVenue, RemoteVenue, Venue, next_of, token
+from venues import PATIENCE, NativeVenue, RemoteVenue, Venue, next_of, token, until
 
 from livekit_agent import ApiError, RoomClosedError, RoomConnectError, events
 from livekit_agent.rooms import (
@@ -118,6 +118,7 @@ async def test_a_room_is_joined_with_every_option_set(venue: Venue) -> None:
     assert "geheim" not in repr(options)
     async with venue.open():
         async with await join(venue, "a", options) as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
             heard = b.subscribe(events.DataReceived)
             await a.local_participant.publish_data(b"there")
             assert (await next_of(heard, events.DataReceived)).data == b"there"
@@ -145,9 +146,7 @@ async def test_what_the_server_says_of_the_room_and_the_newest_token_are_kept(ve
             heard = a.subscribe(events.RoomMetadataChanged)
             await venue.update_room("x")
             await next_of(heard, events.RoomMetadataChanged)
-            with anyio.fail_after(PATIENCE):
-                while not a.token:  # noqa: ASYNC110
-                    await anyio.sleep(0.01)
+            await until(lambda: a.token)
             assert a.token not in repr(a)
             assert (a.empty_timeout, a.departure_timeout, a.max_participants) == (300, 20, 0)
             assert a.created_at > 1_000_000_000 or not venue.real
@@ -206,10 +205,17 @@ async def test_the_connection_counts_what_went_over_it(venue: Venue) -> None:
             publication = await a.local_participant.publish_audio()
             group.start_soon(feed, publication.track.source)
             subscribed = await next_of(heard, events.TrackSubscribed)
+            await a.wait_for_participant("b", active=True, timeout=PATIENCE)
             await a.local_participant.publish_data(bytes(1000))
             await next_of(heard, events.DataReceived)
-            await anyio.sleep(0.5)
-            ours, theirs = await a.rtc_statistics(), await b.rtc_statistics()
+            with anyio.fail_after(PATIENCE):
+                while True:
+                    ours, theirs = await a.rtc_statistics(), await b.rtc_statistics()
+                    counted = [entry.packets_sent for entry in ours.outbound]
+                    counted += [entry.packets_received for entry in theirs.inbound]
+                    if len(counted) == 2 and all(counted) and (not venue.real or ours.round_trip_time is not None):
+                        break
+                    await anyio.sleep(0.05)
             reliable = ours.channel("_reliable")
             assert reliable is not None
             assert reliable.messages_sent >= 1
@@ -246,12 +252,16 @@ async def test_a_track_counts_what_is_its_own(venue: Venue) -> None:
                         await anyio.sleep(0.05)
                 [sent], [came] = (await publication.rtc_statistics()).outbound, entries
                 assert (sent.kind, came.kind) == (kind, kind)
-                assert (sent.bytes_sent > 0, came.bytes_received > 0, came.packets_lost) == (True, True, 0)
+                assert (sent.bytes_sent > 0, came.bytes_received > 0) == (True, True)
+                assert venue.real or came.packets_lost == 0
                 # A track is counted at either end in one direction.
                 assert (await publication.rtc_statistics()).inbound == ()
                 assert (await track.rtc_statistics()).outbound == ()
-                await anyio.sleep(0.3)
-                [later] = (await publication.rtc_statistics()).outbound
+                with anyio.fail_after(PATIENCE):
+                    later = sent
+                    while later.packets_sent == sent.packets_sent:
+                        await anyio.sleep(0.05)
+                        [later] = (await publication.rtc_statistics()).outbound
                 assert later.packets_sent > sent.packets_sent
                 assert later.ssrc == sent.ssrc
             whole = await a.rtc_statistics()
@@ -333,9 +343,7 @@ async def test_a_full_reconnect_is_a_new_visit_with_tracks_published_anew(venue:
                 second = await next_of(at_b, events.TrackSubscribed)
             assert second.publication.sid == publication.sid
             assert second.track is not first.track
-            with anyio.fail_after(SLOW):
-                while list(a.remote_participants) != ["b"]:  # noqa: ASYNC110
-                    await anyio.sleep(0.05)
+            await until(lambda: list(a.remote_participants) == ["b"])
             # And the track is alive: both sides work as before.
             publication.mute()
             assert (await next_of(at_b, events.TrackMuted)).publication is second.publication

@@ -104,7 +104,7 @@ async def test_leaving_a_dead_server_is_bounded(own_server: RealServer) -> None:
         own_server.kill()
         started = anyio.current_time()
         await room.disconnect()
-        assert anyio.current_time() - started < 3
+        assert anyio.current_time() - started < PATIENCE
         assert not room.is_open
 
 
@@ -175,8 +175,8 @@ def test_a_forked_child_is_refused_and_its_parent_is_not(native: NativeVenue, ba
         timeout=60,
         check=False,
     )
-    # The library says so now and then of a session that it is closing; it means nothing.
-    said = [line for line in done.stderr.splitlines() if "failed to send dc_event" not in line]
+    # The library says things now and then of a session that it is closing; they mean nothing.
+    said = [line for line in done.stderr.splitlines() if "livekit::rtc_engine" not in line and "dc_event" not in line]
     assert (done.returncode, said) == (0, [])
 
 
@@ -197,11 +197,12 @@ async def test_a_panic_elsewhere_does_not_end_a_living_room(native: NativeVenue)
 
 async def test_a_blocked_loop_loses_data_and_no_arrival(native: NativeVenue, monkeypatch: pytest.MonkeyPatch) -> None:
     async def flood() -> None:
-        async with await native.join("b") as b:
+        # In a loop of its own, where the venue's server calls are not.
+        async with await NativeRooms().connect(native.url, token(native.room, "b")) as b:
             await b.local_participant.publish_audio()  # so that the server announces it at once
             for number in range(200):
                 await b.local_participant.publish_data(str(number))
-            await anyio.sleep(0.2)
+            await anyio.sleep(1)
 
     monkeypatch.setattr(_ffi, "NATIVE_MAILBOX_EVENTS_MAX", 50)
     async with native.open():

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import anyio
 import pytest
 from sounds import TONE, hum, level, sound
-from venues import PATIENCE, Venue
+from venues import PATIENCE, Venue, until
 
 from livekit_agent import RoomClosedError, RoomError, events
 from livekit_agent.rooms import (
@@ -30,14 +28,6 @@ from livekit_agent.rooms import (
 )
 from livekit_agent.rooms._wire import participant_info
 
-
-async def until(condition: Callable[[], bool]) -> None:
-    """For what a test's own tasks have noted; a room looks only when something happens in it."""
-    with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.01)
-
-
 # ------------------------------------------------------------------------------------------------ waiting
 
 
@@ -47,7 +37,7 @@ async def test_a_wait_for_somebody_who_is_there_is_over_at_once(venue: Venue) ->
             started = anyio.current_time()
             assert await b.wait_for_participant("a") is b.remote_participants["a"]
             assert await b.wait_for_participant() is b.remote_participants["a"]
-            assert anyio.current_time() - started < 0.5
+            assert venue.real or anyio.current_time() == started
 
 
 async def test_a_wait_for_somebody_who_comes_later_ends_when_it_fits(venue: Venue) -> None:
@@ -71,7 +61,7 @@ async def test_a_wait_for_somebody_who_comes_later_ends_when_it_fits(venue: Venu
                     "kind": "b",
                     "where": "c",
                 }
-                assert b.local_participant.state == ParticipantState.ACTIVE
+                await b.wait_until(lambda: b.local_participant.state == ParticipantState.ACTIVE, PATIENCE)
                 assert a.remote_participants["c"].state == ParticipantState.ACTIVE
 
 
@@ -207,21 +197,22 @@ async def test_each_participant_has_a_task_for_as_long_as_it_is_there(venue: Ven
                     await b.disconnect()
                     await a.wait_until(lambda: "b" not in a.remote_participants, PATIENCE)
                     await a.wait_for_participant("agent", timeout=PATIENCE)
-                    await anyio.sleep(0.01)
+                    await until(lambda: "b went" in diary)
                     assert sorted(diary) == ["b came", "b went", "c came"]
                     del diary[:]
                 await a.wait_until(lambda: "c" not in a.remote_participants, PATIENCE)
                 d = await venue.join("d")
                 await a.wait_for_participant("d", timeout=PATIENCE)
-                await anyio.sleep(0.01)
+                await until(lambda: "d came" in diary)
             assert diary == ["c went", "d came", "d was let go"]
             await d.disconnect()
 
 
 async def test_a_room_that_ends_ends_the_tasks_and_not_the_block(venue: Venue) -> None:
-    ended = anyio.Event()
+    begun, ended = anyio.Event(), anyio.Event()
 
     async def attend(person: RemoteParticipant) -> None:
+        begun.set()
         try:
             await anyio.sleep_forever()
         finally:
@@ -231,7 +222,7 @@ async def test_a_room_that_ends_ends_the_tasks_and_not_the_block(venue: Venue) -
         async with await venue.join("a") as a, await venue.join("b") as b:
             await a.wait_for_participant("b", timeout=PATIENCE)
             async with a.per_participant(attend):
-                await anyio.sleep(0.01)
+                await begun.wait()
                 await a.disconnect()
                 with anyio.fail_after(PATIENCE):
                     await ended.wait()
@@ -291,12 +282,12 @@ async def test_who_comes_back_waits_until_its_earlier_visit_is_cleaned_up() -> N
 async def test_a_speaker_is_seen_to_speak_and_remembered(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
-            source = AudioSource()
-            await a.local_participant.publish_audio(source)
-            group.start_soon(hum, source)
             person = await b.wait_for_participant("a", timeout=PATIENCE)
             assert (person.is_speaking, person.last_spoke_at, person.audio_level) == (False, None, None)
             started = anyio.current_time()
+            source = AudioSource()
+            await a.local_participant.publish_audio(source)
+            group.start_soon(hum, source)
             if not venue.real:
                 venue.memory.set_speakers(venue.room, ["a"])
             await b.wait_until(lambda: person.is_speaking, PATIENCE)
@@ -304,7 +295,8 @@ async def test_a_speaker_is_seen_to_speak_and_remembered(venue: Venue) -> None:
             assert started <= person.last_spoke_at <= anyio.current_time()
             with (await b.wait_for_track("a", timeout=PATIENCE)).audio_frames() as frames:
                 await sound(frames, 0.1)
-                assert person.audio_level == pytest.approx(0.354, abs=0.03)
+                # Of the latest frame, which on a busy machine may be one that was made up.
+                await until(lambda: person.audio_level == pytest.approx(0.354, abs=0.03))
             assert person.audio_level is None
             group.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
@@ -470,10 +462,12 @@ async def test_a_source_is_heard_on_when_our_own_connection_was_made_anew(venue:
                     await anext(told)
                 # Everybody is somebody new; who listens to a source does not notice.
                 await sound(heard, 0.1)
-                again = await b.wait_for_participant("a", timeout=PATIENCE)
-                assert again is not person
+                again = await b.wait_for_participant("a", where=lambda it: it is not person, timeout=PATIENCE)
                 assert not person.is_present
-                assert heard.publication is again.track_publications[publication.sid]
+                with anyio.fail_after(PATIENCE):
+                    # What had come of the track before is read first.
+                    while heard.publication is not again.track_publications.get(publication.sid):
+                        await anext(heard)
                 group.cancel_scope.cancel()
                 with anyio.fail_after(PATIENCE, shield=True):
                     await a.disconnect()

@@ -25,6 +25,7 @@ from livekit_agent.rooms import (
     AudioProcessor,
     AudioSource,
     AvSynchronizer,
+    MediaStream,
     MemoryRooms,
     Resampler,
     ResamplerQuality,
@@ -178,6 +179,13 @@ class Halves:
         )
 
 
+async def heard_at(loudness: float, frames: MediaStream[AudioFrame], *, real: bool) -> None:
+    """A while of it is as loud as that.  Real sound has gaps on a busy machine: sooner or later it is."""
+    with anyio.fail_after(PATIENCE):
+        while level(await sound(frames, 0.3)) != pytest.approx(loudness, abs=0.03):
+            assert real
+
+
 async def test_a_stream_goes_through_its_stages(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
@@ -188,8 +196,7 @@ async def test_a_stream_goes_through_its_stages(venue: Venue) -> None:
             halves = Halves()
             with Resampler(48_000, 16_000) as resampler:
                 with track.audio_frames(stages=[halves, resampler]) as frames:
-                    heard = await sound(frames, 0.3)
-                    assert level(heard) == pytest.approx(0.354 / 2, abs=0.03)
+                    await heard_at(0.354 / 2, frames, real=venue.real)
                     assert halves.seen >= 2 * (frames.statistics().received // 4)
             group.cancel_scope.cancel()
 
@@ -395,5 +402,5 @@ async def test_a_filter_inside_the_library_changes_what_is_heard(
             group.start_soon(hum, source)
             track = await b.wait_for_track("a", timeout=PATIENCE)
             with track.audio_frames(filter=AudioFilter(module_id=module_id, options={"how": "much"})) as frames:
-                assert level(await sound(frames, 0.3)) == pytest.approx(0.354 / 2, abs=0.03)
+                await heard_at(0.354 / 2, frames, real=True)
             group.cancel_scope.cancel()

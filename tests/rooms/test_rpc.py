@@ -132,7 +132,7 @@ async def test_leaving_the_block_tells_the_callers(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             await venue.introduce(a, b)
-            begun = anyio.Event()
+            serving, begun = anyio.Event(), anyio.Event()
 
             async def hang(call: RpcCall) -> str:
                 begun.set()
@@ -140,11 +140,12 @@ async def test_leaving_the_block_tells_the_callers(venue: Venue) -> None:
 
             async def serve() -> None:
                 async with b.serve_rpc({"hang": hang}):
+                    serving.set()
                     await begun.wait()
 
             async with anyio.create_task_group() as group:
                 group.start_soon(serve)
-                await anyio.wait_all_tasks_blocked() if not venue.real else await anyio.sleep(0.05)
+                await serving.wait()
                 answer = await code_of(a, "b", "hang")
                 assert answer == (RpcCode.RECIPIENT_DISCONNECTED, "Recipient disconnected", "")
 
@@ -234,9 +235,15 @@ async def test_too_many_calls_at_once_are_refused(venue: Venue) -> None:
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             await venue.introduce(a, b)
-            async with b.serve_rpc({"never": never}, concurrency=1), anyio.create_task_group() as group:
-                group.start_soon(code_of, a, "b", "never", 2)
-                await anyio.sleep(0.3)
+            begun = anyio.Event()
+
+            async def hang(call: RpcCall) -> str:
+                begun.set()
+                return await never(call)
+
+            async with b.serve_rpc({"never": hang}, concurrency=1), anyio.create_task_group() as group:
+                group.start_soon(code_of, a, "b", "never")
+                await begun.wait()
                 assert await code_of(a, "b", "never") == (RpcCode.APPLICATION_ERROR, "too many calls at once", "")
                 group.cancel_scope.cancel()
 

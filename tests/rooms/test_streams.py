@@ -9,7 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from venues import PATIENCE, Venue
+from venues import PATIENCE, Venue, until
 
 from livekit_agent import (
     ParticipantPermissions,
@@ -232,8 +232,7 @@ async def test_what_is_left_half_way_is_let_go_while_the_room_goes_on(venue: Ven
                     async for _ in reader:
                         break
                     break
-                while not listening._waiting:  # noqa: ASYNC110 - how many wait is nobody's business but this test's
-                    await anyio.sleep(0.01)
+                await until(lambda it=listening: it._waiting)  # type: ignore[misc]
                 del listening, reader
                 await me.send_text("nobody listens", topic="t")
                 # Free again, and what is sent from now on comes.
@@ -242,9 +241,7 @@ async def test_what_is_left_half_way_is_let_go_while_the_room_goes_on(venue: Ven
                     text = ""
                     while text != "heard":
                         text = await (await anext(again)).read_all()
-                await anyio.sleep(0.1)
-            assert b.statistics() == before
-            assert len(b._link._attached) == attached
+            await until(lambda: b.statistics() == before and len(b._link._attached) == attached)
 
 
 async def test_a_reader_has_a_bound_and_read_all_a_limit(venue: Venue) -> None:
@@ -256,8 +253,8 @@ async def test_a_reader_has_a_bound_and_read_all_a_limit(venue: Venue) -> None:
                 await a.local_participant.send_bytes(bytes(50_000))
                 reader = await anext(streams)
                 with pytest.raises(ResourceExhaustedError):
-                    await anext(reader)
-                    await anyio.sleep(0.5)
+                    read = len(await anext(reader))
+                    await until(lambda: reader.received - read > 100_000)
                     async for _ in reader:
                         pass
                 with pytest.raises(StreamError, match="larger than 20000") as caught:

@@ -20,7 +20,14 @@ from livekit_agent.api import LiveKitAPI
 from livekit_agent.dispatch import DispatchServer
 from livekit_agent.dispatch._room_line import RoomLine
 from livekit_agent.protocol import mint_token
-from livekit_agent.rooms import MemoryRooms, NativeRooms, Room, Subscription
+from livekit_agent.rooms import (
+    MemoryRooms,
+    NativeRooms,
+    ParticipantState,
+    RemoteTrackPublication,
+    Room,
+    Subscription,
+)
 from livekit_agent.rooms._remote_transport import RemoteTransport
 from livekit_agent.rooms._remote_wire import URL
 from livekit_agent.runtime._rooms import ServerRooms
@@ -44,6 +51,26 @@ async def next_of(subscription: Subscription, kind: type[E], where: Callable[[E]
             if isinstance(event, kind) and where(event):
                 return event
     raise AssertionError(f"the room ended before a {kind.__name__}")
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """For what wakes nobody: what a test's own tasks have noted, what others hold of a room."""
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
+async def subscribed_again(publication: RemoteTrackPublication, heard: Subscription) -> events.TrackSubscribed:
+    """Have a track that was given up again.
+
+    A real server that has not got round yet to taking it away sees no change then and sends nothing: so ask again.
+    """
+    with anyio.fail_after(PATIENCE):
+        while True:
+            publication.set_subscribed(True)
+            with anyio.move_on_after(3):
+                return await next_of(heard, events.TrackSubscribed)
+            publication.set_subscribed(False)
 
 
 class Venue:
@@ -73,11 +100,16 @@ class Venue:
         )
 
     async def introduce(self, *rooms: Room) -> None:
-        """Wait until each sees all the others."""
-        with anyio.fail_after(PATIENCE):
-            for room in rooms:
-                while len(room.remote_participants) < len(rooms) - 1:  # noqa: ASYNC110 - either transport
-                    await anyio.sleep(0.01)
+        """Wait until each sees all the others, and sees them active.
+
+        Before that a server throws away what is sent to them, and gives what they send without its sender.
+        """
+        await until(lambda: all(self._meets(other, room) for room in rooms for other in rooms if other is not room))
+
+    @staticmethod
+    def _meets(room: Room, other: Room) -> bool:
+        seen = room.remote_participants.get(other.local_participant.identity)
+        return seen is not None and seen.state == ParticipantState.ACTIVE
 
     async def delete_room(self) -> None:
         raise NotImplementedError
@@ -217,13 +249,32 @@ class NativeVenue(Venue):
                     await anyio.sleep(0.05)
             assert live == {}, f"native handles left over: {live}"
 
+    async def join(
+        self, identity: str, *, auto_subscribe: AutoSubscribe = AutoSubscribe.EVERYTHING, **claims: Any
+    ) -> Room:
+        """Until the server counts it as active it throws away what others send to it: some moments later."""
+        room = await super().join(identity, auto_subscribe=auto_subscribe, **claims)
+        try:
+            with anyio.fail_after(PATIENCE):
+                while not await self._counts(room):  # noqa: ASYNC110 - the server tells nobody outside
+                    await anyio.sleep(0.01)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await room.disconnect()
+            raise
+        return room
+
+    async def _counts(self, room: Room) -> bool:
+        return any(
+            (person.sid, person.state) == (room.local_participant.sid, ParticipantState.ACTIVE)
+            for person in await self.api.rooms.participants(self.room)
+        )
+
     async def introduce(self, *rooms: Room) -> None:
         """The server holds the news of somebody who publishes nothing back for 3 s: so each publishes something."""
         for room in rooms:
             me = room.local_participant
-            if me.permissions.can_publish and any(
-                me.identity not in other.remote_participants for other in rooms if other is not room
-            ):
+            if me.permissions.can_publish and any(not self._meets(other, room) for other in rooms if other is not room):
                 await me.publish_audio(name="hello")
         await super().introduce(*rooms)
 
@@ -301,5 +352,7 @@ __all__ = [
     "Venue",
     "counted_handles",
     "next_of",
+    "subscribed_again",
     "token",
+    "until",
 ]

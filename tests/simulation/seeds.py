@@ -39,8 +39,9 @@ def live(backend: str, seed: int) -> Lived:
     scenario = generate(seed)
     with overheard() as ear:
         verdict = simulate(scenario, backend=backend)
+    plans = scenario.workers
     notes = verdict.trace.notes
-    lives = {note.who: str(note.data["type"]) for note in notes if note.what == "worker" and note.kind == "started"}
+    given = [note.who for note in notes if note.what == "stage" and note.kind == "assign"]
     healed = [note.t for note in notes if note.what == "act" and note.kind == "heal"]
     return Lived(
         seed=seed,
@@ -48,7 +49,7 @@ def live(backend: str, seed: int) -> Lived:
         seconds=verdict.seconds,
         chaos=healed[0] if healed else 0.0,
         jobs=verdict.jobs,
-        types=frozenset(lives[note.who] for note in notes if note.what == "stage" and note.kind == "assign"),
+        types=frozenset(plans[int(who[1:].partition(".")[0])].type for who in given),
         faults=verdict.faults,
         violations=tuple(f"{v.name} at {v.t:g}: {v.what}" for v in verdict.violations),
         evaluated=verdict.evaluated,

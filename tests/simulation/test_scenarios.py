@@ -1,4 +1,4 @@
-"""Histories that once broke a promise: each is kept as a file, small, and holds on both backends and on the cores.
+"""Histories that once broke a promise: each is kept as a file, small, and holds on both backends.
 
 To keep another: the failing run prints its shrunk scenario; put it into scenarios/ under a name that says what
 happened.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from livekit_agent.simulation._engine import CORES, simulate
+from livekit_agent.simulation._engine import simulate
 from livekit_agent.simulation._scenario import Scenario
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
@@ -20,13 +20,6 @@ SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.json"))
 def test_what_once_went_wrong_goes_right(path: Path, backend: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", "livekit_agent")
     verdict = simulate(Scenario.from_json(path.read_text(encoding="utf-8")), backend=backend)
-    assert verdict.crash == ""
-    assert [f"{v.name}: {v.what}" for v in verdict.violations] == []
-
-
-@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
-def test_it_goes_right_on_the_cores(path: Path) -> None:
-    verdict = simulate(Scenario.from_json(path.read_text(encoding="utf-8")), backend=CORES)
     assert verdict.crash == ""
     assert [f"{v.name}: {v.what}" for v in verdict.violations] == []
 

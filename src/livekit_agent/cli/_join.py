@@ -192,7 +192,7 @@ class Terminal:
 
         script = self._script
         began = anyio.current_time()
-        if any(value for value in script.values()):
+        if any(value or value == 0.0 for value in script.values()):  # --for 0 is a script too
             for text in script["say"]:
                 await self._say(room, text)
             for text in script["data"]:

@@ -16,7 +16,7 @@ import heapq
 import math
 import random
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from .._types import JobMetadata, JobStatus
@@ -81,9 +81,7 @@ class CoreWorld:
         self.now = 0.0
         self.rng = random.Random(f"network:{scenario.seed}")
         self.weather = Weather()
-        # A worker has one life here: where a plan's lives take turns, there is one for each of its types.
-        plans = [replace(plan, type=name, turns=()) for plan in scenario.workers for name in plan.types]
-        self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(plans)]
+        self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(scenario.workers)]
         self.server: DispatchCore | None = None
         self._lives = 0
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
@@ -219,7 +217,7 @@ class CoreWorld:
                 if pipe is not None:
                     pipe.lose()
             case "restart":
-                struck = self._restart(fault.seconds)
+                self._restart(fault.seconds)
             case "go_away":
                 struck = self.server is not None and self.server.go_away(worker.id, "", self.now, self.wall())
                 self.settle()
@@ -234,16 +232,13 @@ class CoreWorld:
         if struck:
             self.note("world", "fault", fault.kind, target=fault.target)
 
-    def _restart(self, downtime: float) -> bool:
-        if self.server is None:
-            return False  # it is down: were it started twice, the second would take the connections of the first
+    def _restart(self, downtime: float) -> None:
         self.server = None
         self.note("world", "server", "down")
         for worker in self.workers:
             if worker.pipe is not None:
                 worker.pipe.lose()
         self.at(self.now + downtime, self._start_server)
-        return True
 
     def _delete_dispatch(self) -> bool:
         if self.server is None or not self._dispatches:

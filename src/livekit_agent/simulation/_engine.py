@@ -6,7 +6,6 @@ import gc
 import traceback
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass, field
 
 from ..runtime._outcome import only_leaf
@@ -62,7 +61,7 @@ def simulate(scenario: Scenario, *, backend: str = "asyncio", checkers: Sequence
             if backend == CORES:
                 cores = CoreWorld(scenario, trace)
                 with recorded(cores.note, scenario.seed):
-                    copy_context().run(cores.run)  # whose bytes they are is a context's, and stays in it
+                    cores.run()
             else:
                 world = World(scenario, trace, backend)
                 with watched_shields(backend, world.on_shield):

@@ -6,7 +6,6 @@ The simulation's key and secret are known, and every token begins alike, so a le
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -18,8 +17,8 @@ _LEAKS_MAX = 100
 class Eavesdropper(logging.Handler):
     """Reads every record, as text and with its traceback, and keeps the first hundred that show a secret."""
 
-    SECRETS = re.compile(r"simsecret|(?<!\w)eyJ[\w-]{7}")
-    """The key's secret, and how every token begins; inside of a word the three letters are an id's, by chance."""
+    SECRETS = ("simsecret", "eyJ")
+    """The key's secret, and how every token begins."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -30,7 +29,7 @@ class Eavesdropper(logging.Handler):
         """Read a record."""
         text = self.format(record)
         self.read += 1
-        if self.SECRETS.search(text) and len(self.leaks) < _LEAKS_MAX:
+        if any(secret in text for secret in self.SECRETS) and len(self.leaks) < _LEAKS_MAX:
             self.leaks.append(text)
 
 

@@ -36,8 +36,12 @@ async def main(url: str, token: str, text: str) -> None:
         met(participant)
     identity = await asyncio.wait_for(agent, 20)
     say("agent", identity=identity)
-    await room.local_participant.publish_data(text.encode(), topic="chat", destination_identities=[identity])
-    packet = await asyncio.wait_for(answer, 20)
+    # A server throws away what comes before the agent has its channels open, and tells nobody: so say it again.
+    for _ in range(10):
+        await room.local_participant.publish_data(text.encode(), topic="chat", destination_identities=[identity])
+        if (await asyncio.wait([answer], timeout=2))[0]:
+            break
+    packet = await asyncio.wait_for(answer, 1)
     sender = packet.participant.identity if packet.participant else ""
     say("data", text=packet.data.decode(), topic=packet.topic, sender=sender)
     await room.disconnect()
