@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
+import pytest
 from test_rpc import code_of
 from test_wire import ask
 from venues import PATIENCE, Venue, next_of
@@ -90,6 +91,25 @@ async def a_link_is_judged_some_seconds_after_joining(venue: Venue) -> None:
         judged = await next_of(heard, events.ConnectionQualityChanged)
         assert (judged.participant, judged.quality) == (a.local_participant, ConnectionQuality.EXCELLENT)
         assert a.local_participant.connection_quality is ConnectionQuality.EXCELLENT
+
+
+@beside
+async def how_many_are_there_is_told_late(venue: Venue) -> None:
+    began = anyio.current_time()
+    async with await venue.join("a") as a:
+        assert (a.num_participants, a.num_publishers) == (0, 0)
+        async with await venue.join("b") as b, await venue.join("agent", kind="agent"):
+            assert venue.real or (b.num_participants, b.num_publishers) == (0, 0)
+            await b.local_participant.publish_audio()
+            for room in (a, b):
+                # An agent is none.
+                await room.wait_until(lambda it=room: (it.num_participants, it.num_publishers) == (2, 1), PATIENCE)  # type: ignore[misc]
+            assert venue.real or anyio.current_time() - began == pytest.approx(5, abs=0.1)
+            # Who comes now is told what the others were told, and counted with the next beat.
+            async with await venue.join("c") as c:
+                assert venue.real or (c.num_participants, c.num_publishers) == (2, 1)
+                await c.wait_until(lambda: c.num_participants == 3, PATIENCE)
+        await a.wait_until(lambda: (a.num_participants, a.num_publishers) == (1, 0), PATIENCE)
 
 
 @beside

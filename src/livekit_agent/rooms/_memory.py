@@ -28,16 +28,21 @@ from ._ledger_events import (
     DEPARTURE_TIMEOUT,
     EMPTY_TIMEOUT,
     LedgerEvent,
+    ParticipantChanged,
     ParticipantGone,
     ParticipantRecord,
     RoomRecord,
+    TrackAdded,
 )
 from ._memory_clock import MemoryClock
+from ._memory_counts import Counts
 from ._memory_hub import MediaHub
 from ._memory_joining import Joining, Pass, Refused, read_token
 from ._memory_network import INSTANT, Delays, Network, Wiring, delays_named
 from ._memory_transport import MemoryTransport
+from ._proto import room as room_pb
 from ._room import Room, join
+from ._wire import room_info
 
 __all__ = ["MemoryRooms"]
 
@@ -73,6 +78,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         """Urls at which nobody answers (tests)."""
         self.ledger = RoomLedger(rng or random.Random())
         self.clock = MemoryClock(self.ledger.next_deadline, self._look)
+        self._counts = Counts(self.ledger, self.clock, self.delays.counting, self._counted)
         self._wall_clock = wall_clock
         self._latency = latency
         self.on_room_config: Callable[[str, Mapping[str, object]], None] | None = None
@@ -198,6 +204,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         self._connections.setdefault(room.name, {})[record.sid] = connection
         self._by_sid[record.sid] = connection
         connection.welcome(async_id, room, record)
+        self._counts.changed(room)
         if self.delays.first_quality > 0 and self.clock.running:
             self.clock.later(self.delays.first_quality, lambda: self._judge_first(record))
 
@@ -240,6 +247,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
 
     def _tell(self, event: LedgerEvent) -> None:
         self.media.hear(event)
+        self._counts.before(event)
         for observer in list(self._observers.values()):
             observer(event)
         members = self._connections.get(event.room.name, {})
@@ -256,6 +264,16 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
             self.wiring.forget(subject)
             if not members:
                 self._connections.pop(event.room.name, None)
+        if isinstance(event, ParticipantGone | ParticipantChanged | TrackAdded):
+            self._counts.changed(event.room)
+
+    def _counted(self, room: RoomRecord) -> None:
+        for connection in list(self._connections.get(room.name, {}).values()):
+            connection.counted(room)
+
+    def info_of(self, room: RoomRecord) -> room_pb.RoomInfo:
+        """The library's message of a room, with what is said of how many are there."""
+        return room_info(room, self.ledger.participants(room.name), self._counts.of(room))
 
     def connection(self, sid: str) -> MemoryTransport | None:
         """A participant's connection."""

@@ -16,6 +16,7 @@ from ._ledger_events import (
     ParticipantRecord,
     QualityJudged,
     RoomChanged,
+    RoomRecord,
     SpeakersHeard,
     TrackAdded,
     TrackGone,
@@ -32,7 +33,7 @@ from ._memory_subscriptions import MemoryPublication, MemorySubscriptions
 from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
-from ._wire import changes_of, participant_info, publication_info, room_info
+from ._wire import changes_of, participant_info, publication_info
 
 __all__ = ["MemoryHearing"]
 
@@ -73,6 +74,11 @@ class MemoryHearing(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryption,
         person: ParticipantRecord | None = getattr(event, "participant", None)
         return person is not None and self._sees(person) and self._news.holds(event, person)
 
+    def counted(self, room: RoomRecord) -> None:
+        """Our room has been counted anew."""
+        if not self._ended:
+            self._tell(room_updated=self._rooms.info_of(room))
+
     def publishes(self, identity: str) -> None:
         """Somebody publishes something, so it is no longer held back that it is there."""
         self._news.release(identity)
@@ -93,7 +99,7 @@ class MemoryHearing(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryption,
 
     def _hear(self, event: LedgerEvent) -> None:
         if isinstance(event, ParticipantEntered | ParticipantGone) and event.participant.permissions.recorder:
-            self._tell(room_updated=room_info(event.room, self._rooms.ledger.participants(self.room_name)))
+            self._tell(room_updated=self._rooms.info_of(event.room))
         match event:
             case ParticipantEntered(participant=person):
                 if self._sees(person):
@@ -127,7 +133,7 @@ class MemoryHearing(MemoryRpc, MemoryStreams, MemoryReconnect, MemoryEncryption,
                 self._tell(connection_quality_changed=judged)
             case RoomChanged(room=room):
                 self._tell(room_metadata_changed=room_pb.RoomMetadataChanged(metadata=room.metadata))
-                self._tell(room_updated=room_info(room, self._rooms.ledger.participants(room.name)))
+                self._tell(room_updated=self._rooms.info_of(room))
             case _:
                 pass
 

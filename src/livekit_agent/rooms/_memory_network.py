@@ -43,6 +43,8 @@ class Delays:
     """How long the arrival of somebody who publishes nothing is held back; who leaves meanwhile never was there."""
     departure: float = 0.0
     """How long a caller waits for the answer of somebody who has left."""
+    counting: float = 0.0
+    """How often at most the number of participants and publishers is told."""
     first_quality: float = 0.0
     """When a participant's link is first judged, after joining; 0: never by itself."""
 
@@ -69,6 +71,7 @@ LIVEKIT_1_13 = Delays(
     other=0.001,
     news=3.0,
     departure=2.0,
+    counting=5.0,
     first_quality=5.0,
 )
 """As measured on a livekit-server 1.13.5 on the same machine.  What the simulation and the conformance suite get."""

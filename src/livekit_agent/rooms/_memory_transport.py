@@ -34,7 +34,7 @@ from ._proto import participant as participant_pb
 from ._proto import room as room_pb
 from ._proto import track as track_pb
 from ._transport import Router
-from ._wire import callback, participant_info, publication_info, room_info
+from ._wire import callback, participant_info, publication_info
 
 if TYPE_CHECKING:
     from ._memory import MemoryRooms
@@ -198,7 +198,7 @@ class MemoryTransport(MemoryHearing, MemoryMedia):
         """The join succeeded: the callback, with everybody who is there."""
         self.sid, self.room_name, self._identity = me.sid, room.name, me.identity
         people = self._rooms.ledger.participants(room.name)
-        owned_room = room_pb.OwnedRoom(handle=self._give("room"), info=room_info(room, people))
+        owned_room = room_pb.OwnedRoom(handle=self._give("room"), info=self._rooms.info_of(room))
         self._room_handle = owned_room.handle.id
         event = ffi.FfiEvent(connect=room_pb.ConnectCallback(async_id=async_id))
         result = event.connect.result

@@ -138,8 +138,8 @@ class Room(Presence, Session):
     def num_participants(self) -> int:
         """How many are in the room as the server said last; lags behind :attr:`remote_participants`.
 
-        A real server says it every 5 s when it has changed (0 until then), rooms in memory at the join and when the
-        room itself changes.
+        A server says it every 5 s at most when it has changed, and at the join what it said last: 0 to the first.
+        Agents and recorders do not count.
         """
         return self._model.num_participants
 

@@ -97,9 +97,9 @@ def publication_info(record: TrackRecord, *, remote: bool) -> track_pb.TrackPubl
     )
 
 
-def room_info(record: RoomRecord, people: list[ParticipantRecord]) -> room_pb.RoomInfo:
-    """The library's room message."""
-    shown = [person for person in people if not person.permissions.hidden]
+def room_info(record: RoomRecord, people: list[ParticipantRecord], counted: tuple[int, int]) -> room_pb.RoomInfo:
+    """The library's room message; ``counted`` are participants and publishers."""
+    num_participants, num_publishers = counted
     return room_pb.RoomInfo(
         sid=record.sid,
         name=record.name,
@@ -110,8 +110,8 @@ def room_info(record: RoomRecord, people: list[ParticipantRecord]) -> room_pb.Ro
         departure_timeout=int(record.departure_timeout),
         max_participants=record.max_participants,
         creation_time=round(record.created_at * 1000),
-        num_participants=len(shown),
-        num_publishers=sum(bool(person.tracks) for person in shown),
+        num_participants=num_participants,
+        num_publishers=num_publishers,
         active_recording=any(person.permissions.recorder for person in people),
     )
 
