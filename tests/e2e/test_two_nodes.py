@@ -21,6 +21,7 @@ from test_room_ends import Idle, Witness, server_binary
 from test_scenarios import Agent, ended, until, until_heard_by
 
 from livekit_agent import ApiError, JobContext, JobStatus, WorkerStatus, events
+from livekit_agent.rooms import DisconnectReason
 
 pytestmark = [pytest.mark.real_server, pytest.mark.timeout(120)]
 
@@ -136,6 +137,36 @@ async def test_a_node_dies_under_a_job_whose_worker_is_at_the_other(cluster: Clu
         agent.finish.set()
         end = await ended(seen)
         assert (end.status, end.error) == (JobStatus.SUCCESS, None)
+
+
+async def test_the_node_that_hosts_neither_dies_and_only_its_people_are_missed(cluster: Cluster) -> None:
+    """Neither the room nor the worker: who came in by it is gone when the room's node gives up waiting, and the agent,
+    which notices nothing else, is alone.  Then the room closes, and that is a normal end."""
+    name, room = unique("bystander"), unique("room")
+    agent = Witness()
+    async with AsyncExitStack() as stack:
+        async with RealBackdrop(cluster.a).api() as api:
+            await api.rooms.create(room, departure_timeout=1)
+        async with RealBackdrop(cluster.a).join(room, "ada"):
+            host, other = await cluster.host_and_other(room)
+            stage = RealBackdrop(host)
+            worker = await stack.enter_async_context(stage.worker(agent, agent_name=name, load_calculator=Idle()))
+            await stage.registered(worker)
+            worker_id = worker.worker_id
+            seen = worker.events(events.JobEnded)
+            await stack.enter_async_context(RealBackdrop(other).join(room, "eve"))
+            await stage.dispatch(room, name)
+            with anyio.fail_after(20):
+                await agent.running.wait()
+        await stage.until_identities(room, "eve", f"agent-{agent.job_id}")
+        other.kill()
+        with anyio.fail_after(60):
+            end = await anext(agent.subscription)
+        assert end == events.Disconnected(reason=DisconnectReason.ROOM_CLOSED)
+        over = await ended(seen)
+        assert (over.job.id, over.status, over.error) == (agent.job_id, JobStatus.SUCCESS, None)
+        assert worker.worker_id == worker_id
+        await until(lambda: worker.status is WorkerStatus.AVAILABLE)
 
 
 async def test_redis_restarts_and_neither_worker_nor_job_notices(cluster: Cluster) -> None:
