@@ -95,7 +95,7 @@ class _Common:
         neither terminates it with its dispatch nor notices its participant leaving.
         """
         async with self.api() as api:
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 while True:
                     for dispatch in await api.dispatch.list(room):
                         if any(job.id == job_id for job in dispatch.jobs):
@@ -109,7 +109,7 @@ class _Common:
     async def until_identities(self, room: str, *expected: str) -> None:
         """Wait until exactly these are in the room."""
         last: list[str] = []
-        with anyio.move_on_after(10):
+        with anyio.move_on_after(30):
             while (last := await self.identities(room)) != sorted(expected):  # noqa: ASYNC110 - a server's state
                 await anyio.sleep(0.02)
             return

@@ -162,9 +162,13 @@ async def test_the_node_that_hosts_neither_dies_and_only_its_people_are_missed(c
         other.kill()
         with anyio.fail_after(60):
             end = await anext(agent.subscription)
-        assert end == events.Disconnected(reason=DisconnectReason.ROOM_CLOSED)
         over = await ended(seen)
         assert (over.job.id, over.status, over.error) == (agent.job_id, JobStatus.SUCCESS, None)
+        # The server terminates the job as well, on the other connection: whichever comes first is what it ended of.
+        assert (end.reason, over.reason) == (DisconnectReason.ROOM_CLOSED, "room closed") or (
+            over.reason == "job terminated by the server"
+            and end.reason in (DisconnectReason.ROOM_CLOSED, DisconnectReason.CLIENT_INITIATED)
+        )
         assert worker.worker_id == worker_id
         await until(lambda: worker.status is WorkerStatus.AVAILABLE)
 
