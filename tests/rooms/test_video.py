@@ -73,8 +73,11 @@ async def test_a_colour_that_moves_is_seen_where_it_is(venue: Venue) -> None:
             source = VideoSource(WIDTH, HEIGHT)
             await a.local_participant.publish_video(source)
             group.start_soon(keep_moving, source)
-            with (await subscribed(b)).video_frames() as stream, anyio.fail_after(PATIENCE):
+            with (await subscribed(b)).video_frames() as stream, anyio.fail_after(2 * PATIENCE):
                 places = [place_of((await anext(stream)).pixels) for _ in range(10 * PLACES)]
+                while venue.real and not went_round(places):
+                    # A busy machine shows some too late: sooner or later a whole round is seen.
+                    places = [place_of((await anext(stream)).pixels) for _ in range(10 * PLACES)]
             group.cancel_scope.cancel()
     assert went_round(places), places
 
