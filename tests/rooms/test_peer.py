@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from sounds import TONE, found_tone, hum, level, sound
-from test_conformance import both_see_each_other
 from test_video import keep_moving
-from venues import NativeVenue, token
+from venues import PATIENCE, NativeVenue, token
 from waves import HEIGHT, PLACES, RATE, WIDTH, place_of, went_round
 
 from livekit_agent import RpcError
@@ -38,7 +37,7 @@ async def test_calls_and_texts_go_both_ways_with_livekits_own_client(native: Nat
                 with anyio.fail_after(60):
                     lines = BufferedByteReceiveStream(process.stdout)
                     assert await lines.receive_until(b"\n", 100) == b"ready"
-                    await both_see_each_other(ours)
+                    await ours.wait_for_participant("theirs", active=True, timeout=PATIENCE)
                     me = ours.local_participant
                     assert await me.perform_rpc("theirs", "shout", "hallo") == "HALLO"
                     with pytest.raises(RpcError) as caught:
