@@ -12,6 +12,7 @@ from wrong import instead
 from livekit_agent import ConnectionQuality, ParticipantPermissions, RoomConnectError, RoomError, events
 from livekit_agent.rooms import AudioSource, ConnectionState, DisconnectReason, MemoryRooms, ParticipantKind, Room
 from livekit_agent.rooms import _ledger_events as ledger
+from livekit_agent.rooms._memory_network import Delays
 from livekit_agent.rooms._memory_transport import MemoryTransport
 from livekit_agent.rooms._wire import callback
 from livekit_agent.simulation import run_virtual
@@ -426,3 +427,37 @@ def test_the_same_seed_gives_the_same_day(backend: str) -> None:
     days = [run_virtual(a_day, backend=backend, seed=seed) for seed in (7, 7, 8)]
     assert len(days[0]) > 50
     assert days[0] == days[1]
+
+
+@pytest.mark.virtual
+async def test_without_delays_each_change_of_the_count_is_told_at_once() -> None:
+    recorder = ParticipantPermissions(recorder=True, hidden=True)
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        await a.wait_until(lambda: a.num_participants == 1)
+        async with rooms.join("r", "b") as b, rooms.join("r", "recorder", permissions=recorder):
+            await b.local_participant.publish_audio()
+            await a.wait_until(lambda: (a.num_participants, a.num_publishers, a.is_recording) == (2, 1, True))
+        await a.wait_until(lambda: (a.num_participants, a.num_publishers, a.is_recording) == (1, 0, False))
+        assert anyio.current_time() == 0
+
+
+@pytest.mark.virtual
+async def test_a_count_that_was_told_lately_waits_for_the_beat_and_an_old_one_does_not() -> None:
+    async with MemoryRooms(delays=Delays(counting=5)) as rooms, rooms.join("r", "a") as a:
+        told: list[tuple[float, int]] = []
+
+        def look() -> bool:
+            if not told or told[-1][1] != a.num_participants:
+                told.append((anyio.current_time(), a.num_participants))
+            return False
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(a.wait_until, look)
+            async with rooms.join("r", "b"):
+                await anyio.sleep(12)
+                async with rooms.join("r", "c"):  # at once: the last news are 7 s old
+                    await anyio.sleep(1)
+                # At 13 somebody leaves; the beat of 15 is too soon after 12, so it is told at 20.
+                await anyio.sleep(8)
+            group.cancel_scope.cancel()
+        assert told == [(0, 0), (5, 2), (12, 3), (20, 2)]
