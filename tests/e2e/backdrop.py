@@ -233,6 +233,9 @@ class RealBackdrop(_Common):
     async def registered(self, worker: UniversalWorker) -> None:
         """The worker is in the pool; the response to its registration is written a moment before."""
         await self.server.wait_log("worker registered", lambda line: line.get("workerID") == worker.worker_id)
+        # The server then tells its dispatcher, which had written down that there is nobody (pkg/agent/client.go of
+        # livekit-server: "invalidate cache"), and says no word about it: nothing but a while can be waited for.
+        await anyio.sleep(0.2)
 
 
 def both_servers(fixture_of_the_real_one: str) -> Any:

@@ -162,7 +162,6 @@ async def registered(stage: Any, name: str) -> AsyncGenerator[RawWorker]:
         await worker.say(register(name))
         worker.worker_id = (await worker.hear("register")).worker_id
         await stage.registered(worker)
-        await anyio.sleep(0.1)  # the real server logs it a moment before it is in the pool
         yield worker
 
 
