@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 from dispatch_world import RawWorker, World
@@ -226,7 +227,7 @@ actions = st.lists(
 @settings(max_examples=60)
 @given(actions, st.integers(0, 2**32))
 def test_whatever_happens_a_job_has_one_worker_and_nobody_is_asked_twice_or_while_full(
-    script: list[tuple[object, ...]], seed: int
+    script: list[tuple[Any, ...]], seed: int
 ) -> None:
     world = World(seed=seed)
     workers = [world.worker("a") for _ in range(4)]

@@ -470,7 +470,7 @@ def _welcome() -> ffi.FfiEvent:
     assert record is not None
     event = ffi.FfiEvent(connect=room_pb.ConnectCallback(async_id=1))
     event.connect.result.room.handle.id = 1
-    event.connect.result.room.info.CopyFrom(room_info(record, [me]))
+    event.connect.result.room.info.CopyFrom(room_info(record, [me], (0, 0)))
     event.connect.result.local_participant.handle.id = 2
     event.connect.result.local_participant.info.CopyFrom(participant_info(me, state=0))
     return event

@@ -78,7 +78,7 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         """Urls at which nobody answers (tests)."""
         self.ledger = RoomLedger(rng or random.Random())
         self.clock = MemoryClock(self.ledger.next_deadline, self._look)
-        self._counts = Counts(self.ledger, self.clock, self.delays.counting, self._counted)
+        self._counts = Counts(self.ledger, self.clock, self.delays.counting, self.now, self._counted)
         self._wall_clock = wall_clock
         self._latency = latency
         self.on_room_config: Callable[[str, Mapping[str, object]], None] | None = None

@@ -49,15 +49,22 @@ class Counts:
     """The counts of all rooms.
 
     :param interval: seconds; 0: what changes is told at once.
+    :param now: the rooms' own time, which need not be an event loop's.
     :param tell: told of a room whose count has changed.
     """
 
     def __init__(
-        self, ledger: RoomLedger, clock: MemoryClock, interval: float, tell: Callable[[RoomRecord], None]
+        self,
+        ledger: RoomLedger,
+        clock: MemoryClock,
+        interval: float,
+        now: Callable[[], float],
+        tell: Callable[[RoomRecord], None],
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._interval = interval
+        self._now = now
         self._tell = tell
         self._counts: dict[str, _Count] = {}  # by the room's sid
 
@@ -70,7 +77,7 @@ class Counts:
         """Something happens, which nobody has been told yet."""
         match event:
             case RoomOpened(room=room):
-                now = self._clock.now()
+                now = self._now()
                 self._counts[room.sid] = _Count(began=now, told_at=now)
             case RoomEnded(room=room):
                 self._counts.pop(room.sid, None)
@@ -88,7 +95,7 @@ class Counts:
         if count is None:
             return
         count.stale = True
-        now = self._clock.now()
+        now = self._now()
         if self._interval <= 0 or now - count.told_at > self._interval:
             self._refresh(room, count)
         elif not count.beat and self._clock.running:
@@ -97,7 +104,7 @@ class Counts:
 
     def _await_beat(self, room: RoomRecord, count: _Count, beat: float) -> None:
         count.beat = beat
-        self._clock.later(beat - self._clock.now(), lambda: self._at_beat(room.sid, count))
+        self._clock.later(beat - self._now(), lambda: self._at_beat(room.sid, count))
 
     def _at_beat(self, sid: str, count: _Count) -> None:
         beat, count.beat = count.beat, 0.0
@@ -123,7 +130,7 @@ class Counts:
         found = sum(map(_is_participant, people)), sum(person.has_published for person in people)
         if found == count.said:
             return False
-        count.said, count.told_at = found, self._clock.now()
+        count.said, count.told_at = found, self._now()
         return True
 
 
