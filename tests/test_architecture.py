@@ -313,6 +313,55 @@ def test_every_module_opens_with_its_theory(name: str) -> None:
     assert len(ast.get_docstring(TREES[name]) or "") >= 20, f"{name} has no docstring that says what it is about"
 
 
+LIMIT_WORDS = {"MAX", "LIMIT", "CAP", "TIMEOUT", "BUDGET", "DEADLINE", "PAUSE"}
+
+
+def constants(name: str) -> Iterator[tuple[str, int]]:
+    """What a module gives a name in capitals."""
+    for node in TREES[name].body:
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        for target in targets:
+            for one in target.elts if isinstance(target, ast.Tuple) else [target]:
+                if isinstance(one, ast.Name) and one.id.isupper():
+                    yield one.id, node.lineno
+
+
+def test_limits_are_in_the_table_of_limits_and_nowhere_else() -> None:
+    """By their names, and by what bounds a deque or a scope."""
+    named = [
+        f"{name}:{line} {constant}"
+        for name in NAMES
+        if name != "_bounds.py" and not name.startswith(JUDGE)
+        for constant, line in constants(name)
+        if LIMIT_WORDS & set(constant.split("_"))
+    ]
+    literal = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name in NAMES
+        if not name.startswith(JUDGE)
+        for node in walk(TREES[name])
+        if isinstance(node, ast.Call)
+        for value in _limiting(node)
+        if isinstance(value, ast.Constant) and isinstance(value.value, int | float)
+    ]
+    assert named + literal == [], "they belong in _bounds.py, with what happens when they are reached"
+
+
+def _limiting(call: ast.Call) -> list[ast.expr]:
+    """The arguments of a call that bound something."""
+    scopes = ("fail_after", "move_on_after", "CapacityLimiter", "create_memory_object_stream")
+    first = call.args[:1] if isinstance(call.func, ast.Attribute) and call.func.attr in scopes else []
+    return first + [keyword.value for keyword in call.keywords if keyword.arg in ("maxlen", "maxsize", "timeout")]
+
+
+def test_every_constant_of_the_table_of_limits_has_its_row() -> None:
+    (rows,) = [node for node in TREES["_bounds.py"].body if isinstance(node, ast.AnnAssign)]
+    used = {node.id for node in ast.walk(rows) if isinstance(node, ast.Name)}
+    assert [name for name, _ in constants("_bounds.py") if name not in used | {"KIB", "MIB", "BOUNDS"}] == []
+
+
 def test_every_bound_has_a_test_of_what_happens_when_it_is_reached() -> None:
     """The table is tests/test_bounds.py's: a new row of ``_bounds`` needs a line there."""
     from livekit_agent._bounds import BOUNDS

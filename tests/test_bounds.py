@@ -62,7 +62,7 @@ from livekit_agent.runtime._rooms import ServerRooms
 TESTS = Path(__file__).parent
 
 PROTOCOL, RUNTIME, ROOMS, DISPATCH = "protocol/test_", "runtime/test_", "rooms/test_", "dispatch/test_dispatch_"
-HERE = "test_bounds.py::test_"
+HERE, SMALL_ONES = "test_bounds.py::test_", "test_small_bounds.py::test_"
 
 WHEN_FULL: dict[str, str] = {
     "handshake": PROTOCOL + "handshake.py::test_an_answer_that_is_no_101_and_no_refusal_is_one_handshake_error",
@@ -149,6 +149,41 @@ WHEN_FULL: dict[str, str] = {
     "api_response": "api/test_api_client.py::test_an_answer_beyond_its_bound_is_refused",
     "sync_request_threads": HERE + "sync_requests_share_a_bounded_number_of_threads",
     "secret_file": "test_config.py::test_an_unusable_secret_file_is_named_but_never_quoted",
+    "json_depth": SMALL_ONES + "text_is_read_as_deep_as_its_bound_and_no_deeper",
+    "read": SMALL_ONES + "a_read_takes_no_more_than_its_bound",
+    "frames_at_once": SMALL_ONES + "a_flood_of_empty_frames_is_taken_by_the_hundred",
+    "refusal": SMALL_ONES + "of_a_refusal_as_much_is_read_as_its_error_needs",
+    "close_reason": SMALL_ONES + "the_reason_of_our_close_fits_a_control_frame",
+    "deployment": PROTOCOL
+    + "conformance.py::test_case_21_a_deployment_that_the_server_would_drop_us_for_is_refused_before_connecting",
+    "load": SMALL_ONES + "the_load_is_reckoned_anew_at_its_interval",
+    "backoff_first": PROTOCOL
+    + "lifecycle.py::test_the_first_retry_after_a_registration_that_lasted_comes_within_half_a_second",
+    "backoff": PROTOCOL + "lifecycle.py::test_a_delay_is_within_its_bound_and_the_bound_doubles_up_to_the_cap",
+    "lasting_registration": PROTOCOL
+    + "lifecycle.py::test_case_18_a_register_response_alone_does_not_reset_the_backoff",
+    "delivery": SMALL_ONES + "the_proof_of_a_status_is_waited_for_half_the_flush_and_then_the_room_is_left",
+    "dead_entries": PROTOCOL + "lifecycle.py::test_answered_offers_leave_no_heap_of_dead_timers_behind",
+    "job_json": SMALL_ONES + "a_job_s_metadata_is_parsed_up_to_its_bound",
+    "data_track_push": SMALL_ONES + "a_burst_of_pushes_is_taken_up_to_the_queue_s_bound",
+    "data_track_name": ROOMS + "data_tracks.py::test_names_that_do_not_do_are_refused",
+    "picture_side": SMALL_ONES + "a_picture_has_sides_that_a_picture_can_have",
+    "remote_queue": SMALL_ONES + "a_source_of_a_room_on_a_server_queues_no_more_than_a_minute",
+    "remote_names": ROOMS + "encryption.py::test_a_server_takes_digests_only_and_not_any_number",
+    "room_empty": ROOMS + "memory.py::test_a_room_that_nobody_joins_closes_after_its_empty_timeout",
+    "room_departure": SMALL_ONES + "a_room_that_everybody_has_left_closes_after_its_departure_timeout",
+    "keepalive": PROTOCOL
+    + "conformance.py::test_case_106_a_silent_worker_stays_registered_and_sees_six_pings_a_minute",
+    "accept_pause": SMALL_ONES + "without_descriptors_accepting_is_tried_again_after_each_pause",
+    "duration": "test_config.py::test_what_is_not_a_duration",
+    "token_ttl": "cli/test_usage.py::test_errors_of_use",
+    "shown_text": SMALL_ONES + "a_message_too_long_to_be_shown_is_told_and_the_next_one_is_shown",
+    "demo": SMALL_ONES + "a_demo_that_hangs_fails_in_time",
+    "printed": SMALL_ONES + "a_peer_s_text_is_one_line_of_a_few_words",
+    "virtual_time": "testing/test_plugin.py::test_a_deadlock_is_told_in_three_lines",
+    "deadlock_lines": SMALL_ONES + "a_deadlock_s_report_shows_two_hundred_tasks_and_counts_all",
+    "violation_notes": SMALL_ONES + "a_violation_shows_the_latest_notes",
+    "leaks": SMALL_ONES + "of_records_that_show_a_secret_the_first_are_kept",
 }
 
 

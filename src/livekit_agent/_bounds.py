@@ -32,11 +32,16 @@ KIB, MIB = 1024, 1024 * 1024
 HANDSHAKE_BYTES_MAX = 64 * KIB
 MESSAGE_BYTES_MAX = 16 * MIB
 JSON_CHARS_MAX = 2 * MIB
+JSON_DEPTH_MAX = 50
 FRAGMENTS_MAX = 131_072
 BAD_FRAMES_MAX = 3
 OUTBOX_BYTES_MAX = 4 * MIB
 ERROR_TEXT_CHARS_MAX = 1_000
 READ_BYTES_MAX = 64 * KIB
+REFUSAL_BYTES_MAX = 2 * KIB
+CLOSE_REASON_CHARS_MAX = 100
+FRAMES_AT_ONCE_MAX = 100
+DEPLOYMENT_BYTES_MAX = 64
 
 # --- time, in seconds -----------------------------------------------------------------------------------------
 
@@ -51,6 +56,7 @@ DEAD_AFTER_SILENCE = 30.0
 WRITE_TIMEOUT = 10.0
 CLOSE_TIMEOUT = 2.0
 FLUSH_TIMEOUT = 2.0
+DELIVERY_TIMEOUT = FLUSH_TIMEOUT / 2
 TERMINATED_LEAVE_TIMEOUT = 2.8
 ROOM_JOIN_TIMEOUT = 20.0
 ROOM_LEAVE_TIMEOUT = 2.0
@@ -67,6 +73,8 @@ OFFERS_MAX = 10_000
 ENDED_JOBS_MAX = 10_000
 WORKER_EVENTS_MAX = 1_000
 SYNC_REQUEST_THREADS_MAX = 40
+JOB_JSON_CHARS_MAX = 4 * MIB
+DEAD_ENTRIES_MAX = 64
 
 # --- rooms ----------------------------------------------------------------------------------------------------
 
@@ -88,6 +96,9 @@ AUDIO_MIXER_BUFFER = 1.0
 PRECONNECT_BYTES_MAX = 16 * MIB
 MEMORY_SOUND_AHEAD = 4.0
 DATA_TRACK_FRAMES = 64
+DATA_TRACK_PUSH_FRAMES_MAX = 16
+DATA_TRACK_NAME_CHARS_MAX = 256
+PICTURE_SIDE_MAX = 16_384
 DEVICE_TIMEOUT = 10.0
 DEVICE_CLOSE_TIMEOUT = 2.0
 SPEAKER_QUEUE = 0.2
@@ -98,6 +109,8 @@ REMOTE_OUTBOX_BYTES_MAX = 64 * MIB
 REMOTE_MEDIA_BYTES_MAX = 16 * MIB
 REMOTE_CALLS_MAX = 10_000
 REMOTE_HANDLES_MAX = 10_000
+REMOTE_QUEUE_MS_MAX = 60_000
+REMOTE_NAMES_CHARS_MAX = 4_096
 
 # --- the dispatch server --------------------------------------------------------------------------------------
 
@@ -120,6 +133,10 @@ METADATA_BYTES_MAX = 512 * KIB
 ATTRIBUTES_BYTES_MAX = 64 * KIB
 ROOM_NAME_BYTES_MAX = 256
 PARTICIPANT_NAME_BYTES_MAX = 256
+ROOM_EMPTY_TIMEOUT = 300.0
+ROOM_DEPARTURE_TIMEOUT = 20.0
+KEEPALIVE_INTERVAL = 10.0
+ACCEPT_PAUSE = 0.1
 
 # --- the HTTP API's client ------------------------------------------------------------------------------------
 
@@ -129,6 +146,21 @@ API_RESPONSE_BYTES_MAX = 64 * MIB
 # --- configuration --------------------------------------------------------------------------------------------
 
 SECRET_FILE_BYTES_MAX = 64 * KIB
+DURATION_CHARS_MAX = 64
+
+# --- the command line, and what is shown to people ----------------------------------------------------------
+
+TOKEN_TTL_MAX = 100 * 365 * 86_400
+SHOWN_TEXT_BYTES_MAX = 64 * KIB
+DEMO_TIMEOUT = 30.0
+PRINTED_CHARS_MAX = 300
+
+# --- simulation -------------------------------------------------------------------------------------------------
+
+VIRTUAL_TIME_MAX = 3600.0
+DEADLOCK_LINES_MAX = 200
+VIOLATION_NOTES_MAX = 25
+LEAKS_KEPT_MAX = 100
 
 # One limit a row reads as a table.
 # fmt: off
@@ -139,6 +171,8 @@ BOUNDS: tuple[Bound, ...] = (
            "an assignment may rightly carry 1.2 MiB and the server sets no limit of its own"),
     _bound("json", JSON_CHARS_MAX, "characters a text message", "undecodable, as garbage is",
            "parsed JSON takes thirty times its size; the real server's own limit for a worker's message"),
+    _bound("json_depth", JSON_DEPTH_MAX, "levels a text message", "undecodable, as garbage is",
+           "the messages are four deep; protobuf itself stops at 100"),
     _bound("fragments", FRAGMENTS_MAX, "frames a message", "close 1009, RemoteProtocolError",
            "the message bound alone lets empty fragments go on for ever"),
     _bound("bad_frames", BAD_FRAMES_MAX, "messages a connection", "RemoteProtocolError, reconnect",
@@ -146,6 +180,16 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("outbox", OUTBOX_BYTES_MAX, "bytes", "ConnectionLostError, reconnect",
            "what we send is small; only a peer that stopped reading can fill this"),
     _bound("error_text", ERROR_TEXT_CHARS_MAX, "characters", "cut with an ellipsis", "job errors go into server logs"),
+    _bound("read", READ_BYTES_MAX, "bytes a read", "the rest waits for the next read",
+           "what one connection may hold the loop up for"),
+    _bound("frames_at_once", FRAMES_AT_ONCE_MAX, "frames taken in one go", "the rest goes the general way",
+           "a flood of empty frames must not become a list of them all"),
+    _bound("refusal", REFUSAL_BYTES_MAX, "bytes of a refusal's body", "the rest is not read",
+           "it is for the error's text; the status is what counts"),
+    _bound("close_reason", CLOSE_REASON_CHARS_MAX, "characters of our Close's reason", "cut",
+           "a control frame holds 123 bytes"),
+    _bound("deployment", DEPLOYMENT_BYTES_MAX, "bytes", "ConfigError; of a stranger's, refused",
+           "the real server drops the connection of a worker that has a longer one"),
     _bound("connect", CONNECT_TIMEOUT, "s", "ConnectionLostError, retry", "a black-holed address answers nothing"),
     _bound("handshake_time", HANDSHAKE_TIMEOUT, "s", "HandshakeError, retry", "a server that accepts and says nothing"),
     _bound("register", REGISTER_TIMEOUT, "s", "close, retry", "the server's own register deadline is 10 s"),
@@ -159,10 +203,18 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("dead_silence", DEAD_AFTER_SILENCE, "s", "ConnectionLostError, reconnect",
            "three pings of the server missed"),
     _bound("write", WRITE_TIMEOUT, "s", "ConnectionLostError, reconnect", "a peer that stopped reading"),
+    _bound("load", LOAD_INTERVAL, "s", "the load is reckoned and told again", "the interval of LiveKit's own workers"),
+    _bound("backoff_first", BACKOFF_BASE, "s before the second attempt", "tried again then, or at random before",
+           "workers that lost one server must not all come back at once"),
+    _bound("backoff", BACKOFF_CAP, "s between attempts", "grows no further", "a server that is back is found soon"),
+    _bound("lasting_registration", LASTING_REGISTRATION, "s registered", "the backoff begins anew",
+           "registered and dropped at once, again and again, is no success"),
     _bound("retry_after", RETRY_AFTER_MAX, "s", "tried again then",
            "one header must not put a worker to sleep for years"),
     _bound("close", CLOSE_TIMEOUT, "s", "TCP closed without the echo", "the server echoes at once or never"),
     _bound("flush", FLUSH_TIMEOUT, "s", "reported in ShutdownReport.statuses_unproven", "part of stop's promise"),
+    _bound("delivery", DELIVERY_TIMEOUT, "s", "the room is left with the status unproven",
+           "half of the flush; the other half is for leaving"),
     _bound("terminated_leave", TERMINATED_LEAVE_TIMEOUT, "s", "the room is left whatever the budgets say",
            "the server removes the participant 3 s after a termination"),
     _bound("room_join", ROOM_JOIN_TIMEOUT, "s", "job FAILED", "ICE gives up after 15 s; a job must not wait for ever"),
@@ -173,6 +225,10 @@ BOUNDS: tuple[Bound, ...] = (
            "each is a decoded job and a task until its answer; a real server has about 25 under way at once"),
     _bound("ended_jobs", ENDED_JOBS_MAX, "jobs", "the oldest is forgotten",
            "remembering ended jobs makes duplicates harmless; only recent ones can come"),
+    _bound("dead_entries", DEAD_ENTRIES_MAX, "stopped timers, and as many more as are live", "they are thrown away",
+           "each answered offer leaves two that would lie there for seconds"),
+    _bound("job_json", JOB_JSON_CHARS_MAX, "characters of a job's metadata", "ValueError",
+           "parsed JSON takes thirty times its size"),
     _bound("worker_events", WORKER_EVENTS_MAX, "events a subscriber", "the oldest is dropped and counted",
            "a slow observer must not slow the worker"),
     _bound("room_events", ROOM_EVENTS_MAX, "events a job", "data, speakers and quality drop the oldest and count",
@@ -203,6 +259,11 @@ BOUNDS: tuple[Bound, ...] = (
            "a picture takes megabytes, and only the latest one matters"),
     _bound("data_track", DATA_TRACK_FRAMES, "frames a stream, unless chosen", "as its Overflow says, and counted",
            "each frame is worth something now; a sensor's at 50 a second"),
+    _bound("data_track_push", DATA_TRACK_PUSH_FRAMES_MAX, "frames a track, in memory", "the push is refused",
+           "the library's own queue"),
+    _bound("data_track_name", DATA_TRACK_NAME_CHARS_MAX, "characters, in memory", "publishing is refused",
+           "the real server's"),
+    _bound("picture_side", PICTURE_SIDE_MAX, "pixels", "ValueError", "the codecs' own; a header may claim any size"),
     _bound("audio_mixer", AUDIO_MIXER_BUFFER, "s an input", "the input is not read on; its stream drops its oldest",
            "who does not read the mixer must not fill memory"),
     _bound("preconnect", PRECONNECT_BYTES_MAX, "bytes a recording", "StreamError STREAM_TOO_LARGE",
@@ -231,6 +292,10 @@ BOUNDS: tuple[Bound, ...] = (
            "closed with 4008", "each may hold a timer; together they may hold as many bytes as the outbox"),
     _bound("remote_handles", REMOTE_HANDLES_MAX, "sources, tracks, streams and keys a connection to a room on a server",
            "closed with 4008", "each is an object in the server's memory"),
+    _bound("remote_queue", REMOTE_QUEUE_MS_MAX, "ms of sound a source of a room on a server", "the request is refused",
+           "the server's memory holds what waits in it"),
+    _bound("remote_names", REMOTE_NAMES_CHARS_MAX, "characters of whom a key is for, in a room on a server",
+           "the request is refused", "they are kept as long as the key"),
     _bound("http_body", HTTP_BODY_BYTES_MAX, "bytes", "413", "the real server's own limit"),
     _bound("http_head", HTTP_HEAD_BYTES_MAX, "bytes", "431", "as the handshake"),
     _bound("connections", SERVER_CONNECTIONS_MAX, "connections", "accepted and closed", "file descriptors are finite"),
@@ -258,6 +323,13 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("room_name", ROOM_NAME_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
     _bound("participant_name", PARTICIPANT_NAME_BYTES_MAX, "bytes", "400 invalid_argument",
            "the real server's default"),
+    _bound("room_empty", ROOM_EMPTY_TIMEOUT, "s, unless chosen", "a room that nobody joined closes",
+           "the real server's default"),
+    _bound("room_departure", ROOM_DEPARTURE_TIMEOUT, "s, unless chosen", "a room that everybody has left closes",
+           "the real server's default"),
+    _bound("keepalive", KEEPALIVE_INTERVAL, "s", "the worker's connection gets a WebSocket ping", "the real server's"),
+    _bound("accept_pause", ACCEPT_PAUSE, "s", "accepting is tried again",
+           "a process that is out of descriptors cannot accept; those who are connected go on"),
     _bound("api", API_TIMEOUT, "s", "ApiError deadline_exceeded",
            "the real server itself gives up on its bus after 3 s"),
     _bound("api_response", API_RESPONSE_BYTES_MAX, "bytes", "ApiError", "a list of all rooms of a busy server"),
@@ -265,5 +337,22 @@ BOUNDS: tuple[Bound, ...] = (
            "AnyIO's own default limiter"),
     _bound("secret_file", SECRET_FILE_BYTES_MAX, "bytes", "ConfigError",
            "a key or secret; a wrong path may name anything"),
+    _bound("duration", DURATION_CHARS_MAX, "characters of a duration", "ConfigError",
+           "what is longer is no duration, and its numbers take time"),
+    _bound("token_ttl", TOKEN_TTL_MAX, "s for which `livekit-agent token` mints one", "error of use",
+           "a token says when it expires in whole seconds; one for ever cannot be written"),
+    _bound("shown_text", SHOWN_TEXT_BYTES_MAX, "bytes of a message that `livekit-agent join` shows",
+           "a line says so, the rest is not read", "a terminal is for people"),
+    _bound("demo", DEMO_TIMEOUT, "s", "the demo fails", "it takes three"),
+    _bound("printed", PRINTED_CHARS_MAX, "characters of a peer's text in a log or error, unless told",
+           "cut with an ellipsis", "one line"),
+    _bound("virtual_time", VIRTUAL_TIME_MAX, "virtual s a test, unless chosen", "the test counts as hung",
+           "keep-alives go on for ever, so nothing else would end it"),
+    _bound("deadlock_lines", DEADLOCK_LINES_MAX, "tasks in a deadlock's report", "the rest is counted",
+           "a report is for people"),
+    _bound("violation_notes", VIOLATION_NOTES_MAX, "notes in a violation's report", "the latest are shown",
+           "a report is for people; the trace has them all"),
+    _bound("leaks", LEAKS_KEPT_MAX, "log records that show a secret, a simulation", "the first are kept",
+           "one is too many already"),
 )
 # fmt: on

@@ -39,6 +39,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from ._bounds import PRINTED_CHARS_MAX
+
 if TYPE_CHECKING:
     import logging
     from typing import Any
@@ -95,7 +97,7 @@ def redact(text: str) -> str:
     return _BEARER.sub(r"\1[redacted]", _JWT.sub("[redacted token]", text))
 
 
-def printable(text: str, limit: int = 300) -> str:
+def printable(text: str, limit: int = PRINTED_CHARS_MAX) -> str:
     """Peer text made safe for one line of log or error: redacted, control characters escaped, bounded."""
     clean = _CONTROL.sub(lambda m: repr(m.group())[1:-1], redact(text[: 8 * limit]))
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"

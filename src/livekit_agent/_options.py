@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
-from ._bounds import JOBS_MAX
+from ._bounds import DEPLOYMENT_BYTES_MAX, JOBS_MAX
 from ._errors import ConfigError, InvalidJobTypeError
 from ._types import AutoSubscribe, JobType, ParticipantPermissions, WorkerStats
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     Logger = logging.Logger | logging.LoggerAdapter[Any]
 
 __all__ = ["LoadCalculator", "WorkerOptions"]
-
-DEPLOYMENT_BYTES_MAX = 64
 
 
 class LoadCalculator(Protocol):

@@ -13,6 +13,8 @@ from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._bounds import JOB_JSON_CHARS_MAX
+
 if TYPE_CHECKING:
     from livekit.protocol import agent as agent_pb
     from livekit.protocol import models as models_pb
@@ -61,10 +63,6 @@ class _Empty(Mapping[str, str]):
 
 #: An immutable empty mapping, safe as a default value.
 NO_ATTRIBUTES: Mapping[str, str] = _Empty()
-
-#: Job metadata deeper than this is refused: json.loads answers deep nesting with
-#: RecursionError, which is not a ValueError and would pass ordinary handlers by.
-_MAX_JSON_CHARS = 4 * 1024 * 1024
 
 
 class JobType(IntEnum):
@@ -271,11 +269,11 @@ class Job:
         Raises :class:`ValueError` for text that is not JSON, is nested too deeply or too long; never
         :class:`RecursionError`.
         """
-        if len(self.metadata) > _MAX_JSON_CHARS:
+        if len(self.metadata) > JOB_JSON_CHARS_MAX:
             raise ValueError(f"job metadata of {len(self.metadata)} characters is too long to parse")
         try:
             return json.loads(self.metadata)
-        except RecursionError:
+        except RecursionError:  # no ValueError: it would pass ordinary handlers by
             raise ValueError("job metadata is nested too deeply") from None
 
     def metadata_as(self, type_: type[T]) -> T:

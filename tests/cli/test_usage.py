@@ -72,6 +72,7 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["dispatch", "create", "\udcff"], 2, "an argument is not UTF-8 text", "livekit-agent --help"),
         (["token", "--room", "r", "--identity", "i", "--ttl", "inf"], 2, "--ttl", "token --help"),
         (["token", "--room", "r", "--identity", "i", "--ttl", "500ms"], 2, "--ttl", "token --help"),
+        (["token", "--room", "r", "--identity", "i", "--ttl", "36501d"], 2, "100 years", "token --help"),
         (["dev", "no_such_file.py"], 2, "does not exist", "dev --help"),
         (["dev", "agent.py", "--say", "hello"], 2, "--call and --play need --room", "dev --help"),
         (["serve", "--port", "99999"], 2, "99999 is not in the range", "serve --help"),

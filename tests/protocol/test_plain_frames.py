@@ -48,7 +48,7 @@ class ByWsproto:
     def __enter__(self) -> None:
         self._patches = [
             mock.patch.object(FrameGuard, "plain", return_value=([], 0)),
-            mock.patch.object(_websocket, "MASKED_BYTES_MAX", -1),
+            mock.patch.object(_websocket, "ONE_INTEGER_BYTES", -1),
             mock.patch.object(_websocket, "plain_frame", side_effect=AssertionError("not a plain frame")),
         ]
         for patch in self._patches:
@@ -146,7 +146,7 @@ def test_plain_frames_do_not_reach_wsproto() -> None:
         assert len(list(client.receive_data(frame(BINARY, b"x" * 125) + frame(BINARY, b"y" * 65_535)))) == 2
 
     with mock.patch.object(WSConnection, "send", side_effect=AssertionError("not plain")):
-        client.send_message(b"x" * _plain_frames.MASKED_BYTES_MAX)
+        client.send_message(b"x" * _plain_frames.ONE_INTEGER_BYTES)
 
 
 def test_a_frame_behind_an_open_message_is_not_plain() -> None:

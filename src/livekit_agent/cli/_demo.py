@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from anyio import Event
 
+from .._bounds import DEMO_TIMEOUT
 from .._types import JobStatus, JobType
 from ._exit import ExitCode
 from ._help import Command, Option
@@ -32,7 +33,6 @@ __all__ = ["demo"]
 
 ROOM = "demo"
 BEAT = 0.35
-TIMEOUT = 30.0
 
 
 @click.command(cls=Command, epilog="Exits with 0 when all three jobs ended well and the worker came back.")
@@ -69,7 +69,7 @@ async def _demo(as_json: bool, backend: str) -> bool:
         f"livekit-agent demo on {backend}",
         "A dispatch server, three workers, a room and Alice, all in this process. No account, no keys, no network.",
     )
-    with anyio.fail_after(TIMEOUT):
+    with anyio.fail_after(DEMO_TIMEOUT):
         await _play(story, tally)
     order = ("room", "participant", "publisher")
     jobs = sorted(tally.jobs.values(), key=lambda job: order.index(job["type"]))

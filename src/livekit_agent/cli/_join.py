@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .._bounds import SHOWN_TEXT_BYTES_MAX
 from .._errors import AgentError, ConnectionLostError, printable
 from ..config import Config
 from ._help import Command, Option
@@ -31,8 +32,6 @@ __all__ = ["join"]
 
 CHAT, TRANSCRIPTION = "lk.chat", "lk.transcription"
 READ_BYTES = 4096
-TEXT_BYTES_MAX = 64 * 1024
-"""Of a message that is shown; more of it is not read."""
 HELP = "/data TEXT  /play FILE.wav  /mute  /unmute  /who  /quit; anything else is said as chat"
 
 
@@ -174,7 +173,7 @@ class Terminal:
 
     async def _hear_stream(self, reader: TextStreamReader) -> None:
         try:
-            text = await reader.read_all(TEXT_BYTES_MAX)
+            text = await reader.read_all(SHOWN_TEXT_BYTES_MAX)
         except AgentError as error:
             self._show(
                 "failed", f"! a message of {printable(reader.sender_identity)}: {error.message}", error=str(error)

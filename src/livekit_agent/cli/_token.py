@@ -7,13 +7,11 @@ from typing import Any
 
 import click
 
+from .._bounds import TOKEN_TTL_MAX
 from ._help import Command, Option
 from ._options import Duration, read_config
 
 __all__ = ["token"]
-
-#: A token says when it expires in whole seconds; one for ever cannot be written.
-_TTL_MAX = 100 * 365 * 86_400
 
 
 def _token_option(*names: str, section: str = "Token", **kwargs: Any) -> Any:
@@ -47,7 +45,7 @@ def token(room: str, identity: str, name: str, metadata: str, ttl: float, hidden
 
     if not room or not identity:
         raise click.UsageError("--room and --identity: expected a name; a server refuses the token without")
-    if not 1 <= ttl <= _TTL_MAX:
+    if not 1 <= ttl <= TOKEN_TTL_MAX:
         raise click.UsageError("--ttl: from one second to 100 years")
     config = read_config(flags)
     only(config, "api_key", "api_secret")

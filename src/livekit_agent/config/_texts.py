@@ -9,6 +9,7 @@ import math
 import re
 from fractions import Fraction
 
+from .._bounds import DURATION_CHARS_MAX
 from .._errors import ConfigError
 
 __all__ = [
@@ -30,7 +31,6 @@ _TRUE = ("1", "t", "true", "y", "yes", "on")
 _FALSE = ("0", "f", "false", "n", "no", "off")
 _INT = re.compile(r"[+-]?[0-9]{1,18}")
 
-_DURATION_CHARS_MAX = 64
 _NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _PLAIN = re.compile(_NUMBER)
 _UNITS_PART = re.compile(rf"({_NUMBER})(d|h|ms|us|µs|μs|ns|m|s)")
@@ -72,7 +72,7 @@ def parse_duration(text: str | float) -> float:
             raise _bad_duration(repr(text))
         return float(text)
     clean = text.strip()
-    if len(clean) > _DURATION_CHARS_MAX:
+    if len(clean) > DURATION_CHARS_MAX:
         raise _bad_duration(f"text of {len(clean)} characters")
     if clean.lower() in ("inf", "infinity"):
         return math.inf

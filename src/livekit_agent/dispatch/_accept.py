@@ -18,15 +18,14 @@ import anyio
 from anyio.abc import Listener, SocketListener, SocketStream
 from anyio.streams.stapled import MultiListener
 
-from .._bounds import CLOSE_TIMEOUT
+from .._bounds import ACCEPT_PAUSE, CLOSE_TIMEOUT
 
 __all__ = ["serve_each"]
 
 _log = logging.getLogger("livekit_agent.dispatch")
 
-#: The system has no more of what a connection needs; and how long to wait until it may have, in seconds.
+#: The system has no more of what a connection needs.
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_PAUSE = 0.1
 
 #: One connection has gone before it was accepted (accept(2): "treat them like EAGAIN").
 _GONE = (errno.ECONNABORTED, errno.ECONNRESET, errno.EPERM, errno.EPROTO)
@@ -78,4 +77,4 @@ async def _accept(listener: SocketListener) -> SocketStream:
             if not told:
                 told = True
                 _log.warning("no connection can be accepted now: %s", os.strerror(number or 0))
-            await anyio.sleep(_PAUSE)
+            await anyio.sleep(ACCEPT_PAUSE)

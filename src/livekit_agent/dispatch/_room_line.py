@@ -10,7 +10,13 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from .._bounds import REMOTE_CALLS_MAX, REMOTE_HANDLES_MAX, REMOTE_OUTBOX_BYTES_MAX
+from .._bounds import (
+    REMOTE_CALLS_MAX,
+    REMOTE_HANDLES_MAX,
+    REMOTE_NAMES_CHARS_MAX,
+    REMOTE_OUTBOX_BYTES_MAX,
+    REMOTE_QUEUE_MS_MAX,
+)
 from .._errors import RoomError, printable
 from ..rooms import MemoryRooms
 from ..rooms._frames import SAMPLE_RATES
@@ -41,9 +47,7 @@ from ..rooms._transport import STREAM_EVENTS
 __all__ = ["RoomLine"]
 
 _CHANNELS = range(1, 3)
-_QUEUE_MS_MAX = 60_000
 _DIGEST_BYTES = 32
-_NAMES_CHARS_MAX = 4_096
 
 
 class RoomLine:
@@ -179,7 +183,7 @@ class RoomLine:
 def _check(kind: str, asked: Any, buffers: tuple[bytes, ...]) -> None:
     """What a client of ours checks before it asks, because the rooms rely on it later, on their own clock."""
     if kind == "new_audio_source":
-        fits = asked.queue_size_ms <= _QUEUE_MS_MAX and _has_sound(asked)
+        fits = asked.queue_size_ms <= REMOTE_QUEUE_MS_MAX and _has_sound(asked)
     elif kind == "new_audio_stream":
         fits = _has_sound(asked)
     elif kind == "capture_audio_frame":
@@ -202,7 +206,7 @@ def _check_keys(asked: Any, buffers: tuple[bytes, ...]) -> bytes:
     digests = [getattr(inner, name) for name in ("shared_key", "key") if hasattr(inner, name)]
     digests += buffers if kind.startswith("ratchet") else ()
     names = len(getattr(inner, "participant_identity", "")) + len(getattr(inner, "track_sid", ""))
-    if any(len(digest) != _DIGEST_BYTES for digest in digests) or names > _NAMES_CHARS_MAX:
+    if any(len(digest) != _DIGEST_BYTES for digest in digests) or names > REMOTE_NAMES_CHARS_MAX:
         raise RoomError("e2ee: keys are digests, and names short")
     if kind.startswith("ratchet") and len(buffers) != 1:
         raise RoomError("e2ee: no digest of the key that follows")

@@ -15,9 +15,15 @@ from livekit.protocol import agent_dispatch as dispatch_pb
 from livekit.protocol import models as models_pb
 from livekit.protocol import room as room_pb
 
-from .._bounds import ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX, PARTICIPANT_NAME_BYTES_MAX, ROOM_NAME_BYTES_MAX
+from .._bounds import (
+    ATTRIBUTES_BYTES_MAX,
+    DEPLOYMENT_BYTES_MAX,
+    METADATA_BYTES_MAX,
+    PARTICIPANT_NAME_BYTES_MAX,
+    ROOM_NAME_BYTES_MAX,
+)
 from .._errors import ResourceExhaustedError
-from .._options import DEPLOYMENT_BYTES_MAX, valid_deployment
+from .._options import valid_deployment
 from ..protocol import Claims
 from ._access import may
 from ._core import Order

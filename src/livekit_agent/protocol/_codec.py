@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from livekit.protocol import agent as pb
 from livekit.protocol import models
 
-from .._bounds import JSON_CHARS_MAX
+from .._bounds import JSON_CHARS_MAX, JSON_DEPTH_MAX
 from .._errors import LocalProtocolError, printable
 from .._types import (
     Job,
@@ -64,10 +64,6 @@ __all__ = [
     "room_from_proto",
     "serialize",
 ]
-
-#: Nesting that protobuf-JSON may have.  The messages are four deep; protobuf itself stops at 100.
-_JSON_DEPTH_MAX = 50
-
 
 #: What json_format lets escape for JSON of the wrong shape ("[]", "1", numbers beyond any range).
 _WRONG_SHAPE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
@@ -267,7 +263,7 @@ def _parse(message: Message, payload: bytes | str) -> None:
         raise Undecodable(f"JSON of {len(payload)} characters")
     try:
         if isinstance(payload, str):
-            json_format.Parse(payload, message, ignore_unknown_fields=True, max_recursion_depth=_JSON_DEPTH_MAX)
+            json_format.Parse(payload, message, ignore_unknown_fields=True, max_recursion_depth=JSON_DEPTH_MAX)
         else:
             message.ParseFromString(payload)
     except (DecodeError, json_format.ParseError, RecursionError, *_WRONG_SHAPE) as exc:

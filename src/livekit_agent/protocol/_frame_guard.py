@@ -6,15 +6,12 @@ here first, and a frame that would break a bound is refused *before* its body ar
 
 from __future__ import annotations
 
-from .._bounds import FRAGMENTS_MAX, MESSAGE_BYTES_MAX
+from .._bounds import FRAGMENTS_MAX, FRAMES_AT_ONCE_MAX, MESSAGE_BYTES_MAX
 
 __all__ = ["FrameGuard"]
 
 #: First byte of a frame that is a whole binary message.
 _PLAIN = 0x82
-
-#: A flood of empty frames must not become a list of them all.
-_AT_ONCE = 100
 
 _OPCODES = frozenset((0x0, 0x1, 0x2, 0x8, 0x9, 0xA))
 
@@ -47,7 +44,7 @@ class FrameGuard:
         size, masked = len(data), self._masked
         if self._header or self._body_left or self._open or self._illegal:
             return found, position
-        while size >= position + 2 and data[position] == _PLAIN and len(found) < _AT_ONCE:
+        while size >= position + 2 and data[position] == _PLAIN and len(found) < FRAMES_AT_ONCE_MAX:
             length, start = data[position + 1], position + 2
             if masked:
                 length -= 0x80

@@ -14,7 +14,7 @@ from struct import pack
 __all__ = ["MaskPool", "plain_frame", "xor"]
 
 #: Above it the four table look-ups of wsproto's masker are as fast as one long integer.
-MASKED_BYTES_MAX = 2048
+ONE_INTEGER_BYTES = 2048
 
 _BINARY = 0x82
 _MASKED = 0x80

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from .._bounds import REGISTER_TIMEOUT
+from .._bounds import KEEPALIVE_INTERVAL, REGISTER_TIMEOUT
 from .._errors import LocalProtocolError, RemoteProtocolError, printable
 from .._options import valid_deployment
 from .._types import JobStatus, JobType
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from livekit.protocol import agent as pb
 
 __all__ = ["ServerConnection"]
-
-#: The real server's ping interval, in seconds.
-KEEPALIVE_INTERVAL = 10.0
 
 _JOB_TYPES = frozenset(int(t) for t in JobType)
 _ASSIGNED = (JobStage.ASSIGNED, JobStage.RUNNING, JobStage.TERMINATING)

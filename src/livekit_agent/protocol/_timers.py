@@ -10,6 +10,7 @@ import heapq
 import math
 from enum import auto
 
+from .._bounds import DEAD_ENTRIES_MAX
 from ._state import Word
 
 __all__ = ["Timer", "TimerTable"]
@@ -38,8 +39,6 @@ class Timer(Word):
 
 Key = tuple[Timer, str]
 
-_DEAD_ENTRIES_MAX = 64
-
 
 class TimerTable:
     """Deadlines by (timer, job id); the job id is empty for timers of the connection.
@@ -61,7 +60,7 @@ class TimerTable:
         self._armed[key] = (when, self._serial)
         if when < math.inf:
             heapq.heappush(self._heap, (when, self._serial, key))
-        if len(self._heap) > 2 * len(self._armed) + _DEAD_ENTRIES_MAX:
+        if len(self._heap) > 2 * len(self._armed) + DEAD_ENTRIES_MAX:
             # Each answered offer leaves two dead entries for seconds; a flood of them must not pile up.
             self._heap = [entry for entry in self._heap if self._lives(entry)]
             heapq.heapify(self._heap)

@@ -25,10 +25,16 @@ from wsproto import frame_protocol
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import ProtocolError
 
-from .._bounds import FRAGMENTS_MAX, HANDSHAKE_BYTES_MAX, MESSAGE_BYTES_MAX
+from .._bounds import (
+    CLOSE_REASON_CHARS_MAX,
+    FRAGMENTS_MAX,
+    HANDSHAKE_BYTES_MAX,
+    MESSAGE_BYTES_MAX,
+    REFUSAL_BYTES_MAX,
+)
 from .._errors import LocalProtocolError, printable
 from ._frame_guard import FrameGuard
-from ._plain_frames import MASKED_BYTES_MAX, MaskPool, plain_frame, xor
+from ._plain_frames import ONE_INTEGER_BYTES, MaskPool, plain_frame, xor
 from ._state import Role
 
 __all__ = [
@@ -41,9 +47,6 @@ __all__ = [
     "Requested",
     "WebSocket",
 ]
-
-#: How much of a refusal's body is read for the error text.
-_BODY_BYTES_MAX = 2048
 
 _HTTP = b"HTTP/"
 
@@ -199,7 +202,7 @@ class WebSocket:
         elif (
             self._phase is _Phase.FRAMES
             and not self._we_closed
-            and (not self._client or len(payload) <= MASKED_BYTES_MAX)
+            and (not self._client or len(payload) <= ONE_INTEGER_BYTES)
         ):
             self._outbox += plain_frame(payload, self._masks.take() if self._client else None)
         else:
@@ -286,13 +289,13 @@ class WebSocket:
                     finished = event.body_finished
         except _HANDSHAKE_FAULTS:
             finished = True  # the status is what counts; a broken body adds nothing
-        if finished or len(body) > _BODY_BYTES_MAX:
+        if finished or len(body) > REFUSAL_BYTES_MAX:
             yield self._finish_refusal()
 
     def _finish_refusal(self) -> Refused:
         self._phase = _Phase.DONE
         status, headers, body = self._refusal
-        return Refused(status=status, headers=headers, body=bytes(body[:_BODY_BYTES_MAX]))
+        return Refused(status=status, headers=headers, body=bytes(body[:REFUSAL_BYTES_MAX]))
 
     def _server_head(self, head: bytes, rest: bytes) -> Iterator[Item]:
         self._http.receive_data(head)
@@ -375,7 +378,7 @@ class WebSocket:
         # The real server ends without a Close on text that is not UTF-8, and with one on any other broken frame.
         mute = not self._client and code == CloseReason.INVALID_FRAME_PAYLOAD_DATA
         if code and not mute and not self._we_closed:
-            self._outbox += self._handshake.send(ws.CloseConnection(code=code, reason=reason[:100]))
+            self._outbox += self._handshake.send(ws.CloseConnection(code=code, reason=reason[:CLOSE_REASON_CHARS_MAX]))
         self._phase = _Phase.DONE
         return Failed(code=code, reason=reason)
 

@@ -15,6 +15,8 @@ from enum import IntEnum
 from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._bounds import PICTURE_SIDE_MAX
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -37,9 +39,6 @@ SAMPLE_BYTES = 2
 
 SAMPLE_RATES = range(8_000, 192_001)
 """Hz, of what is published, subscribed to, captured from a microphone and played by a speaker."""
-
-PICTURE_SIDE_MAX = 16_384
-"""Pixels.  The codecs' own limits; what is larger is a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -24,13 +24,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from .._bounds import ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX
+from .._bounds import ATTRIBUTES_BYTES_MAX, METADATA_BYTES_MAX, ROOM_DEPARTURE_TIMEOUT, ROOM_EMPTY_TIMEOUT
 from .._errors import RoomError, RoomPermissionError
 from .._types import NO_ATTRIBUTES, ConnectionQuality, ParticipantPermissions
 from ._enums import DisconnectReason, ParticipantKind, TrackKind, TrackSource
 from ._ledger_events import (
-    DEPARTURE_TIMEOUT,
-    EMPTY_TIMEOUT,
     DataSent,
     LedgerEvent,
     ParticipantChanged,
@@ -134,8 +132,8 @@ class RoomLedger:
         now: float,
         wall: float,
         metadata: str = "",
-        empty_timeout: float = EMPTY_TIMEOUT,
-        departure_timeout: float = DEPARTURE_TIMEOUT,
+        empty_timeout: float = ROOM_EMPTY_TIMEOUT,
+        departure_timeout: float = ROOM_DEPARTURE_TIMEOUT,
         max_participants: int = 0,
     ) -> RoomRecord:
         """A room.  One that exists already is returned unchanged."""

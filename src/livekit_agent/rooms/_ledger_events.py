@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .._bounds import ROOM_DEPARTURE_TIMEOUT, ROOM_EMPTY_TIMEOUT
 from .._types import NO_ATTRIBUTES, ConnectionQuality, ParticipantPermissions
 from ._enums import ParticipantKind, TrackKind, TrackSource
 
 __all__ = [
-    "DEPARTURE_TIMEOUT",
-    "EMPTY_TIMEOUT",
     "DataSent",
     "LedgerEvent",
     "ParticipantChanged",
@@ -33,11 +32,6 @@ __all__ = [
     "TrackRecord",
 ]
 
-EMPTY_TIMEOUT = 300.0
-"""Seconds for which a room waits for its first participant."""
-DEPARTURE_TIMEOUT = 20.0
-"""Seconds for which a room that everybody has left waits for somebody."""
-
 _DEPENDENT_KINDS = (ParticipantKind.AGENT, ParticipantKind.EGRESS)
 
 
@@ -51,8 +45,8 @@ class RoomRecord:
     sid: str
     name: str
     metadata: str = ""
-    empty_timeout: float = EMPTY_TIMEOUT
-    departure_timeout: float = DEPARTURE_TIMEOUT
+    empty_timeout: float = ROOM_EMPTY_TIMEOUT
+    departure_timeout: float = ROOM_DEPARTURE_TIMEOUT
     max_participants: int = 0
     """0: no limit."""
     created_at: float = 0.0

@@ -18,15 +18,13 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from .._bounds import ROOM_JOIN_TIMEOUT
+from .._bounds import ROOM_DEPARTURE_TIMEOUT, ROOM_EMPTY_TIMEOUT, ROOM_JOIN_TIMEOUT
 from .._errors import RoomError
 from .._types import AutoSubscribe, ConnectionQuality, ParticipantPermissions
 from ._connect_options import DEFAULT_OPTIONS, ConnectOptions
 from ._enums import DisconnectReason, ParticipantKind
 from ._ledger import RoomLedger
 from ._ledger_events import (
-    DEPARTURE_TIMEOUT,
-    EMPTY_TIMEOUT,
     LedgerEvent,
     ParticipantChanged,
     ParticipantGone,
@@ -291,8 +289,8 @@ class MemoryRooms(anyio.AsyncContextManagerMixin):
         name: str,
         *,
         metadata: str = "",
-        empty_timeout: float = EMPTY_TIMEOUT,
-        departure_timeout: float = DEPARTURE_TIMEOUT,
+        empty_timeout: float = ROOM_EMPTY_TIMEOUT,
+        departure_timeout: float = ROOM_DEPARTURE_TIMEOUT,
         max_participants: int = 0,
     ) -> RoomRecord:
         """A room; one that exists is returned unchanged."""

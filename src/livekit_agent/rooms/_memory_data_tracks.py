@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._bounds import DATA_TRACK_NAME_CHARS_MAX, DATA_TRACK_PUSH_FRAMES_MAX
 from ._data_tracks import info_message
 from ._mailbox import current_loop
 from ._memory_rpc import MemoryPeer
@@ -19,10 +20,7 @@ from ._proto import data_track, ffi
 from ._proto import room as room_pb
 from ._wire import callback
 
-__all__ = ["PUSH_QUEUE_FRAMES", "MemoryDataTracks"]
-
-PUSH_QUEUE_FRAMES = 16
-_NAME_CHARS_MAX = 256
+__all__ = ["MemoryDataTracks"]
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +84,7 @@ class MemoryDataTracks(MemoryPeer):
         if not self._may_publish_data():
             answer.error.code = data_track.PUBLISH_DATA_TRACK_ERROR_CODE_NOT_ALLOWED
             answer.error.message = "Data track publishing unauthorized"
-        elif not 0 < len(name) <= _NAME_CHARS_MAX:
+        elif not 0 < len(name) <= DATA_TRACK_NAME_CHARS_MAX:
             answer.error.code = data_track.PUBLISH_DATA_TRACK_ERROR_CODE_INVALID_NAME
             answer.error.message = "Track name invalid"
         elif name in self._data_tracks:
@@ -109,7 +107,7 @@ class MemoryDataTracks(MemoryPeer):
         if not track.open:
             response.error.code = data_track.LOCAL_DATA_TRACK_TRY_PUSH_ERROR_CODE_TRACK_UNPUBLISHED
             response.error.message = "Failed to publish frame: track unpublished"
-        elif not self.remote and len(track.queue) >= PUSH_QUEUE_FRAMES:
+        elif not self.remote and len(track.queue) >= DATA_TRACK_PUSH_FRAMES_MAX:
             response.error.code = data_track.LOCAL_DATA_TRACK_TRY_PUSH_ERROR_CODE_QUEUE_FULL
             response.error.message = "Failed to publish frame: queue full"
         else:

@@ -18,8 +18,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from .._bounds import DATA_TRACK_PUSH_FRAMES_MAX
 from ._enums import RpcCode, TrackKind
-from ._memory_data_tracks import PUSH_QUEUE_FRAMES
 from ._memory_rpc import NO_CALLER_TEXT, UNSUPPORTED_TEXT
 from ._proto import data_track, ffi, rpc
 from ._remote_encoded import EncodedSources
@@ -106,7 +106,7 @@ class Mirror:
 
     def may_push(self, asked: Any) -> bool:
         """Whether a frame of a data track can be sent now."""
-        return 0 <= self._tracks.get(asked.track_handle, -1) < PUSH_QUEUE_FRAMES
+        return 0 <= self._tracks.get(asked.track_handle, -1) < DATA_TRACK_PUSH_FRAMES_MAX
 
     def sent(self, kind: str, asked: Any) -> Callable[[], None] | None:
         """A request is on its way; what to call when the socket has it, if anything."""

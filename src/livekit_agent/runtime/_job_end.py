@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._bounds import FLUSH_TIMEOUT, TERMINATED_LEAVE_TIMEOUT
+from .._bounds import DELIVERY_TIMEOUT, FLUSH_TIMEOUT, TERMINATED_LEAVE_TIMEOUT
 from .._errors import log_error, printable
 from .._types import CancelReason, Job, JobStatus
 from ..context import Cleanup, JobLog
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from ..rooms import Room
 
 __all__ = ["JobEnd"]
-
-#: A job's end waits this long for the proof that its status has arrived; the rest of the flush is for leaving.
-_DELIVERY_TIMEOUT = FLUSH_TIMEOUT / 2
 
 
 class JobEnd:
@@ -232,7 +229,7 @@ class JobEnd:
         if not self._delivered:
             self._delivery = self._delivery or anyio.Event()
             # Our own waits only, here and below, so scopes' deadlines are exact enough.
-            with anyio.CancelScope(deadline=self._reported_at + _DELIVERY_TIMEOUT):
+            with anyio.CancelScope(deadline=self._reported_at + DELIVERY_TIMEOUT):
                 await self._delivery.wait()
         await self._leave(by=self._reported_at + FLUSH_TIMEOUT)
 

@@ -13,10 +13,9 @@ from collections.abc import Callable
 
 import anyio
 
-__all__ = ["Alarm", "Timekeeper"]
+from .._bounds import DEAD_ENTRIES_MAX
 
-#: Below so many alarms it is not worth looking for stopped ones.
-_TIDY_FROM = 64
+__all__ = ["Alarm", "Timekeeper"]
 
 
 class Alarm:
@@ -54,7 +53,7 @@ class Timekeeper:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Alarm]] = []
         self._serial = 0
-        self._tidy_at = _TIDY_FROM
+        self._tidy_at = DEAD_ENTRIES_MAX
         self._changed = anyio.Event()
         self._sleeps_until = math.inf
 
@@ -69,7 +68,7 @@ class Timekeeper:
             if len(self._heap) >= self._tidy_at:
                 self._heap = [entry for entry in self._heap if entry[2].live]
                 heapq.heapify(self._heap)
-                self._tidy_at = max(2 * len(self._heap), _TIDY_FROM)
+                self._tidy_at = max(2 * len(self._heap), DEAD_ENTRIES_MAX)
             self._serial += 1
             heapq.heappush(self._heap, (when, self._serial, alarm))
             # Not whenever it is the earliest: the keeper may sleep for a stopped one, and finds this in time anyway.

@@ -12,10 +12,10 @@ from .._bounds import (
     BACKOFF_CAP,
     CLOSE_TIMEOUT,
     FLUSH_TIMEOUT,
+    KEEPALIVE_INTERVAL,
     LASTING_REGISTRATION,
     LOAD_INTERVAL,
 )
-from ..protocol._server_side import KEEPALIVE_INTERVAL
 from ._history import LifeStory
 from ._judge import Checker, Jury
 from ._trace import Note

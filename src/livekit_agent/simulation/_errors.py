@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .._bounds import DEADLOCK_LINES_MAX
 from .._errors import AgentError
 
 __all__ = ["HORIZON", "DeadlockError", "RealWorldError", "TaskLine", "VirtualTimeError", "refuse", "where_suspended"]
@@ -19,8 +20,6 @@ HORIZON = 1e9
 trio has no sign for "everybody waits for ever" under a jumping clock: it simply does nothing.  So a sentinel waits
 here, and reaching it means that nobody had a nearer deadline.  The asyncio loop uses the same line, so that both agree.
 """
-
-_MAX_LINES = 200
 
 
 class VirtualTimeError(AgentError, RuntimeError):
@@ -57,11 +56,12 @@ class TaskLine:
 def deadlock(now: float, lines: Iterable[TaskLine]) -> DeadlockError:
     """The error for a program that stands still at ``now``."""
     rows = [f"{'  ' * line.depth}{line.name}: {line.where}" for line in lines]
-    if len(rows) > _MAX_LINES:
-        rows[_MAX_LINES:] = [f"… and {len(rows) - _MAX_LINES} more"]
+    tasks = len(rows)
+    if tasks > DEADLOCK_LINES_MAX:
+        rows[DEADLOCK_LINES_MAX:] = [f"… and {tasks - DEADLOCK_LINES_MAX} more"]
     tree = "\n".join(f"  {row}" for row in rows)
     return DeadlockError(
-        f"all {len(rows)} tasks wait and no deadline is left, at {now} s of virtual time:\n{tree}",
+        f"all {tasks} tasks wait and no deadline is left, at {now} s of virtual time:\n{tree}",
         hint="a task waits for an event nobody will set, or for something real such as a socket",
     )
 

@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from .._bounds import VIOLATION_NOTES_MAX
 from ._history import History
 from ._scenario import Scenario
 from ._trace import Note
 
 __all__ = ["Checker", "Jury", "Violation", "by_worker"]
-
-_TAIL = 25
-"""Notes that a violation shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,7 @@ class Jury:
 
     def __init__(self, scenario: Scenario, checkers: Iterable[type[Checker]]) -> None:
         self.history = History(scenario)
-        self._recent: deque[Note] = deque(maxlen=_TAIL)
+        self._recent: deque[Note] = deque(maxlen=VIOLATION_NOTES_MAX)
         self.checkers = [checker(self) for checker in checkers]
         self._looks: dict[tuple[str, str], tuple[Callable[[Note], None], ...]] = {}
         """Who looks at a note, by its ``what`` and kind; filled as they come."""

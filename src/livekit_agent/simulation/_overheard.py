@@ -9,9 +9,9 @@ import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 
-__all__ = ["Eavesdropper", "overheard"]
+from .._bounds import LEAKS_KEPT_MAX
 
-_LEAKS_MAX = 100
+__all__ = ["Eavesdropper", "overheard"]
 
 
 class Eavesdropper(logging.Handler):
@@ -29,7 +29,7 @@ class Eavesdropper(logging.Handler):
         """Read a record."""
         text = self.format(record)
         self.read += 1
-        if any(secret in text for secret in self.SECRETS) and len(self.leaks) < _LEAKS_MAX:
+        if any(secret in text for secret in self.SECRETS) and len(self.leaks) < LEAKS_KEPT_MAX:
             self.leaks.append(text)
 
 

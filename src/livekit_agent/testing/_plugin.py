@@ -78,7 +78,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     function = inspect.unwrap(pyfuncitem.obj)
     if not inspect.iscoroutinefunction(function):
         pytest.fail("agent_seeds marks async tests", pytrace=False)
-    from ._seeds import VIRTUAL_LIMIT, TestHungError, TestLeakError, run_seeds
+    from .._bounds import VIRTUAL_TIME_MAX
+    from ._seeds import TestHungError, TestLeakError, run_seeds
 
     n, faults = _read(mark)
     config = pyfuncitem.config
@@ -94,7 +95,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
             backend=str(pyfuncitem.callspec.params["agent_backend"]),
             faults=faults,
             nodeid=_nodeid(pyfuncitem),
-            limit=mark.kwargs.get("limit", VIRTUAL_LIMIT),
+            limit=mark.kwargs.get("limit", VIRTUAL_TIME_MAX),
         )
     except (TestHungError, TestLeakError) as exc:
         # Found by the runner: a traceback would show the runner.

@@ -26,6 +26,7 @@ from unittest.mock import patch
 import anyio
 from anyio.abc import ByteStream, TaskGroup
 
+from .._bounds import VIRTUAL_TIME_MAX
 from .._options import WorkerOptions
 from .._types import JobStatus
 from ..dispatch import DispatchServer
@@ -38,11 +39,9 @@ from ..simulation._errors import refuse
 from ..simulation._network import Conditions, SimConnection
 from ..simulation._runtime import run_virtual
 
-__all__ = ["VIRTUAL_LIMIT", "AgentClock", "TestHungError", "TestLeakError", "run_seeds"]
+__all__ = ["AgentClock", "TestHungError", "TestLeakError", "run_seeds"]
 
 _EPOCH = 1_800_000_000.0
-VIRTUAL_LIMIT = 3600.0
-"""Virtual seconds after which a test counts as hung: keep-alives go on for ever, so nothing else would end it."""
 
 _WAITING_LINES = 12
 _FAILED_JOBS_TOLD = 5
@@ -235,7 +234,7 @@ def run_seeds(
     backend: str,
     faults: tuple[str, ...],
     nodeid: str,
-    limit: float = VIRTUAL_LIMIT,
+    limit: float = VIRTUAL_TIME_MAX,
 ) -> None:
     """Run ``function`` once per seed; the first failure is raised with a note that says how to see it again."""
     with _real_world_refused() as refused:
