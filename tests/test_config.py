@@ -184,6 +184,32 @@ def test_what_is_missing_is_reported_together_with_how_to_set_it() -> None:
     assert "livekit-agent dev" in faults["url"].hint
 
 
+def test_a_value_of_a_wrong_type_is_told_once_with_all_the_rest_and_never_shown() -> None:
+    wrong: dict[str, object] = {
+        "url": 7880, "api_key": b"APIb2cKpQ7xYz9T", "api_secret": ["s3cr3t-that-nobody-may-see"], "agent_name": 1,
+        "namespace": "\ud800", "max_jobs": True, "log_level": ("info",), "recovery_enabled": "no",
+        "websocket_debug": 1, "proxy_url": 3, "no_proxy": None, "ca_file": 0,
+    }  # fmt: skip
+    config = Config(**wrong)  # type: ignore[arg-type]
+    told = faults_of(config)
+    assert set(told) == set(wrong)
+    assert all("expected" in fault.message for fault in told.values())
+    assert "s3cr3t" not in repr(config) + str(told)
+
+
+@pytest.mark.parametrize("value", ["5", 2.0, math.nan, True])
+def test_max_jobs_is_a_whole_number_or_none(value: object) -> None:
+    (fault,) = faults_of(Config.from_env(GOOD).with_values("--max-jobs", max_jobs=value)).values()
+    assert fault.field == "max_jobs"
+    assert fault.message == "--max-jobs: expected a whole number, or None for no limit"
+
+
+@pytest.mark.parametrize("name", ["url", "api_key", "api_secret"])
+def test_none_where_something_is_needed_is_not_set(name: str) -> None:
+    (fault,) = faults_of(Config.from_env(GOOD).with_values("a program", **{name: None})).values()
+    assert (fault.field, fault.code, fault.message) == (name, "CONFIG_MISSING", "a program: not set")
+
+
 def test_recovery_is_refused_until_it_exists() -> None:
     fault = faults_of(Config.from_env({**GOOD, "LIVEKIT_RECOVERY_ENABLED": "true"}))["recovery_enabled"]
     assert fault.message == "LIVEKIT_RECOVERY_ENABLED: job recovery is not available yet"
@@ -430,7 +456,7 @@ def test_durations(text: str | float, seconds: float) -> None:
     [
         "", " ", "s",
         "-1", "-1s", "+1s", "1 m", "1m 30s", "1x", "1M", "P", "PT", "P1", "P1M", "P1Y", "PT1", "P1DT", "1h-5m", "1.2.3",
-        "nan", "1e3", "٣s", "1,5s", "9" * 65, -1, -0.5, math.nan, True, None,
+        "nan", "1e3", "٣s", "1,5s", "9" * 65, -1, -0.5, math.nan, True, None, 10**400,
     ],
 )  # fmt: skip
 def test_what_is_not_a_duration(text: object) -> None:

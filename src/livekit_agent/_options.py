@@ -19,7 +19,7 @@ from ._types import AutoSubscribe, JobType, ParticipantPermissions, WorkerStats
 if TYPE_CHECKING:
     Logger = logging.Logger | logging.LoggerAdapter[Any]
 
-__all__ = ["LoadCalculator", "WorkerOptions"]
+__all__ = ["LoadCalculator", "WorkerOptions", "is_int", "is_text", "valid_proxy"]
 
 
 class LoadCalculator(Protocol):
@@ -126,7 +126,7 @@ class WorkerOptions:
         def fault(name: str, message: str, hint: str = "") -> None:
             faults.append(ConfigError(f"{name}: {message}", field=name, source="WorkerOptions", hint=hint))
 
-        if self.max_jobs is not None and not _is_int(self.max_jobs):
+        if self.max_jobs is not None and not is_int(self.max_jobs):
             fault("max_jobs", "expected a whole number or None", "None means no limit")
         elif self.max_jobs is not None and not 1 <= self.max_jobs <= JOBS_MAX:
             fault("max_jobs", f"not in 1..{JOBS_MAX}", "None means no limit; 0 would never work")
@@ -137,11 +137,11 @@ class WorkerOptions:
             elif math.isinf(seconds) and name in ("cancel_grace", "cleanup_timeout"):
                 fault(name, "must be finite: it bounds a shield")
         if self.max_connect_failures is not None and not (
-            _is_int(self.max_connect_failures) and self.max_connect_failures >= 1
+            is_int(self.max_connect_failures) and self.max_connect_failures >= 1
         ):
             fault("max_connect_failures", "expected a whole number above 0, or None for no limit")
         for name in ("agent_name", "namespace", "deployment"):
-            if not _is_text(getattr(self, name)):
+            if not is_text(getattr(self, name)):
                 fault(name, "expected text that UTF-8 can write")
         if isinstance(deployment, str) and not valid_deployment(deployment):
             fault(
@@ -152,9 +152,9 @@ class WorkerOptions:
         for name in ("allow_plaintext", "websocket_debug"):
             if not isinstance(getattr(self, name), bool):
                 fault(name, "expected True or False")
-        if self.ca_file is not None and not (_is_text(self.ca_file) and self.ca_file):
+        if self.ca_file is not None and not (is_text(self.ca_file) and self.ca_file):
             fault("ca_file", "expected a path as text, or None")
-        if self.proxy is not None and not (_is_text(self.proxy) and valid_proxy(self.proxy)):
+        if self.proxy is not None and not (is_text(self.proxy) and valid_proxy(self.proxy)):
             fault("proxy", "not an http:// or https:// URL", "write http://host:port; SOCKS is not supported")
         try:
             object.__setattr__(self, "auto_subscribe", AutoSubscribe(self.auto_subscribe))
@@ -185,7 +185,8 @@ class WorkerOptions:
         return faults
 
 
-def _is_int(value: object) -> bool:
+def is_int(value: object) -> bool:
+    """Whether it is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -200,7 +201,8 @@ def _as_seconds(value: object) -> float | None:
     return seconds if seconds >= 0 else None
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Whether it is text that UTF-8 can write."""
     if not isinstance(value, str):
         return False
     try:

@@ -7,9 +7,11 @@ below it and one without must not.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import anyio
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,6 +211,16 @@ def test_the_probe_of_this_process_gives_figures_a_load_can_be_made_of() -> None
         assert 0 <= sample.cpu_percent <= 100
         assert 0 < sample.memory_percent <= 100
         assert sample.memory_mb > 1
+
+
+def test_a_machine_without_proc_is_looked_at_again_later(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    probe = process_probe()
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+        for _ in range(2):
+            with pytest.raises(OSError, match=r"\w"):
+                probe()
+    assert probe().memory_mb > 1
 
 
 @pytest.mark.virtual

@@ -69,6 +69,9 @@ def test_a_url_becomes_an_endpoint(
     "url",
     [
         "",
+        None,
+        7880,
+        b"wss://lk.example",
         "localhost:7880",
         "lk.example",
         "ftp://lk.example",

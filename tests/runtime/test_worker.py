@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import gc
 import itertools
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from livekit_agent import JobContext, UniversalWorker, WorkerError, WorkerStatus, events
+from livekit_agent import (
+    ConfigError,
+    JobContext,
+    SimpleUniversalHandler,
+    UniversalWorker,
+    WorkerError,
+    WorkerStatus,
+    events,
+)
 from livekit_agent._bounds import WORKER_EVENTS_MAX
 from livekit_agent.runtime._broadcast import Broadcast
 from livekit_agent.runtime._timekeeper import Timekeeper
@@ -20,6 +29,15 @@ virtual = pytest.mark.virtual
 
 
 # ------------------------------------------------------------------------------------ life
+
+
+@pytest.mark.parametrize("bad", ["", None, b"bytes", 7, "\ud800"])
+@pytest.mark.parametrize("field", ["api_key", "api_secret"])
+def test_a_worker_without_a_key_and_its_secret_is_not_built(field: str, bad: Any) -> None:
+    given: dict[str, Any] = {"api_key": "key", "api_secret": "secret", field: bad}
+    with pytest.raises(ConfigError, match=f"^{field}: ") as caught:
+        UniversalWorker("ws://localhost", handler=SimpleUniversalHandler(), **given)
+    assert caught.value.field == field
 
 
 @virtual

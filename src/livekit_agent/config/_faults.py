@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from .._bounds import JOBS_MAX
 from .._errors import ConfigError, redact
-from .._options import valid_proxy
+from .._options import is_int, is_text, valid_proxy
 from ._settings import variable_of
 from ._texts import LOG_LEVELS, UNLIMITED, quoted
 from ._urls import split
@@ -24,6 +25,11 @@ __all__ = ["DEFAULT", "faults", "raise_together", "shown_key"]
 
 DEFAULT = "default"
 """Where a value comes from that nobody set."""
+
+_REQUIRED = ("url", "api_key", "api_secret")
+_TEXTS = (*_REQUIRED, "agent_name", "namespace", "log_level", "no_proxy")
+_TEXTS_OR_NONE = ("proxy_url", "ca_file")
+_SWITCHES = ("recovery_enabled", "websocket_debug")
 
 _CONTROL_OR_BLANK = re.compile(r"[\s\x00-\x1f\x7f]")
 
@@ -42,7 +48,32 @@ def raise_together(faults: Iterable[ConfigError]) -> None:
 
 
 def faults(config: Config) -> Iterable[ConfigError]:
-    """All of them."""
+    """All of them.  A value of a wrong type is told once and judged no further; None is nothing set."""
+    wrong = {fault.field: fault for fault in _type_faults(config)}
+    yield from wrong.values()
+    defaults = {
+        each.name: each.default for each in fields(config) if each.name in wrong or getattr(config, each.name) is None
+    }
+    yield from (fault for fault in _value_faults(replace(config, **defaults)) if fault.field not in wrong)
+
+
+def _type_faults(config: Config) -> Iterable[ConfigError]:
+    for name in _TEXTS:
+        value = getattr(config, name)
+        if not is_text(value) and not (value is None and name in _REQUIRED):
+            yield _fault(config, name, "expected text that UTF-8 can write")
+    for name in _TEXTS_OR_NONE:
+        value = getattr(config, name)
+        if value is not None and not (is_text(value) and value):
+            yield _fault(config, name, "expected text, or None")
+    for name in _SWITCHES:
+        if not isinstance(getattr(config, name), bool):
+            yield _fault(config, name, "expected True or False")
+    if config.max_jobs is not None and not is_int(config.max_jobs):
+        yield _fault(config, "max_jobs", "expected a whole number, or None for no limit")
+
+
+def _value_faults(config: Config) -> Iterable[ConfigError]:
     yield from _url_faults(config)
     yield from _credential_faults(config)
     if config.max_jobs is not None and not 1 <= config.max_jobs <= JOBS_MAX:
@@ -130,4 +161,4 @@ def shown_key(key: str) -> str:
     """An API key for a person: shown only when it looks like one, for a swapped pair would put the secret there."""
     if not key:
         return "[not set]"
-    return repr(key) if _LOOKS_LIKE_KEY.fullmatch(key) else "[hidden]"
+    return repr(key) if is_text(key) and _LOOKS_LIKE_KEY.fullmatch(key) else "[hidden]"

@@ -70,7 +70,10 @@ def parse_duration(text: str | float) -> float:
     if not isinstance(text, str):
         if isinstance(text, bool) or not isinstance(text, int | float) or not text >= 0:  # pyright: ignore[reportUnnecessaryIsInstance]
             raise _bad_duration(repr(text))
-        return float(text)
+        try:
+            return float(text)
+        except OverflowError:
+            raise _bad_duration("a whole number that no float can hold") from None
     clean = text.strip()
     if len(clean) > DURATION_CHARS_MAX:
         raise _bad_duration(f"text of {len(clean)} characters")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from urllib.parse import SplitResult, urlsplit
 
+from .._options import is_text
+
 __all__ = ["is_loopback", "no_proxy_matches", "split", "without_secrets"]
 
 
@@ -53,7 +55,7 @@ def _in_network(host: str, network: str) -> bool:
 
 def without_secrets(url: str) -> str:
     """The URL for a person: user name, password and query, which may be a gateway's key, are hidden."""
-    parts = split(url)
+    parts = split(url) if is_text(url) else None
     if parts is None or (url and not parts.hostname):
         return "[not a URL]"
     userinfo, at, _ = parts.netloc.rpartition("@")

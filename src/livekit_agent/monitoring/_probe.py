@@ -28,16 +28,24 @@ Probe = Callable[[], Sample]
 
 
 def process_probe() -> Probe:
-    """A probe of this process.  Takes tens of microseconds, sleeps never, starts no thread.  It may raise OSError."""
+    """A probe of this process.  Takes tens of microseconds, sleeps never, starts no thread.
+
+    It may raise OSError, at the first look as at a later one: figures may be out of reach (a container without /proc,
+    no descriptor left) and within it again.
+    """
     import psutil
 
-    process = psutil.Process()
-    total = psutil.virtual_memory().total
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    process.cpu_percent(None)  # the first call sets the mark that the next one measures from
+    process: psutil.Process | None = None
+    total = 0
 
     def probe() -> Sample:
+        nonlocal process, total
         try:
+            if process is None:
+                total = psutil.virtual_memory().total
+                process = psutil.Process()
+                process.cpu_percent(None)  # the first call sets the mark that the next one measures from
             resident = process.memory_info().rss
             busy = process.cpu_percent(None)
         except psutil.Error as exc:

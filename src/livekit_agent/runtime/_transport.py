@@ -29,7 +29,7 @@ from anyio.streams.tls import TLSStream
 from .. import __version__
 from .._bounds import CONNECT_TIMEOUT, HTTP_HEAD_BYTES_MAX
 from .._errors import ConfigError, ConnectionLostError, printable, redact
-from .._options import valid_proxy
+from .._options import is_text, valid_proxy
 
 __all__ = ["Connector", "Endpoint", "NetworkConnector", "parse_url"]
 
@@ -94,6 +94,8 @@ def parse_url(url: str, *, allow_plaintext: bool = False) -> Endpoint:
 def _split(url: str) -> SplitResult:
     if not url:
         raise _fault("no server URL", "set LIVEKIT_URL, such as wss://my-project.example or ws://localhost:7880")
+    if not is_text(url):
+        raise _fault("expected text", _SUCH_AS)
     # Before urlsplit, which removes tabs and line breaks in silence.
     if any(character <= " " or character == "\x7f" for character in url):
         raise _fault("blanks and control characters are not part of a URL", "percent-encode them in a path")

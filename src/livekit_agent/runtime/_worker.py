@@ -33,7 +33,7 @@ from anyio.abc import TaskStatus
 
 from .. import events
 from .._errors import ConfigError, ShutdownTimeoutError, WorkerError
-from .._options import WorkerOptions
+from .._options import WorkerOptions, is_text
 from .._types import CancelReason, ShutdownReport, WorkerStats, WorkerStatus
 from ..handlers import UniversalHandler, check_handler
 from ..monitoring._probe import Probe
@@ -112,6 +112,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         for name, value in (("api_key", api_key), ("api_secret", api_secret)):
             if not value:
                 raise ConfigError(f"{name}: empty", field=name, hint=f"set LIVEKIT_{name.upper()}")
+            if not is_text(value):
+                raise ConfigError(f"{name}: expected text", field=name)
         check_handler(handler)
         self.handler = handler
         self.log: Logger = self.options.logger or logging.getLogger("livekit_agent")
