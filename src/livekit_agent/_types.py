@@ -260,8 +260,18 @@ class Job:
     updated_at: datetime | None = None
     """The server's last update of the job's state (UTC)."""
     state: JobState = field(default_factory=JobState, repr=False)
-    raw: agent_pb.Job | None = field(default=None, repr=False, compare=False)
-    """The protobuf message itself.  Treat as secret; do not change it."""
+    packed: bytes = field(default=b"", repr=False, compare=False)
+    """The protobuf message in bytes, a quarter of what it takes up unpacked.  Treat as secret."""
+
+    @property
+    def raw(self) -> agent_pb.Job | None:
+        """The protobuf message, unpacked anew at each look; None for a job that came over no wire.  Treat as secret."""
+        if not self.packed:
+            return None
+        # Whoever has a job that came over the wire has this module loaded.
+        from livekit.protocol import agent
+
+        return agent.Job.FromString(self.packed)
 
     def metadata_json(self) -> Any:
         """The metadata parsed as JSON.

@@ -351,7 +351,7 @@ def test_whatever_the_server_tells_of_a_job_arrives() -> None:
             participant_identity="agent",
             worker_id="AW_1",
         ),
-        raw=job,
+        packed=job.SerializeToString(deterministic=True),
     )
 
 

@@ -334,18 +334,20 @@ def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = N
 
     ``known`` is the same job as it was offered: what has not changed since is taken from there, and so is the moment.
     """
-    created_at, room = _from_seconds(received_at), None
-    if known is not None and known.raw is not None:
-        if known.raw == message:
+    packed = message.SerializeToString(deterministic=True)
+    created_at, room = _from_seconds(received_at), room_from_proto(message.room)
+    if known is not None:
+        if known.packed == packed:
             return known
         created_at = known.created_at
-        room = known.room if known.raw.room == message.room else None
+        if known.room == room:
+            room = known.room
     state = message.state
     number = int(message.type)
     return Job(
         id=message.id,
         type=JobType(number) if number in _JOB_TYPES else cast("JobType", number),
-        room=room_from_proto(message.room) if room is None else room,
+        room=room,
         participant=participant_from_proto(message.participant) if message.HasField("participant") else None,
         namespace=message.namespace,
         metadata=message.metadata,
@@ -366,7 +368,7 @@ def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = N
             participant_identity=state.participant_identity,
             worker_id=state.worker_id,
         ),
-        raw=message,
+        packed=packed,
     )
 
 
