@@ -97,6 +97,10 @@ STATELESS: list[Row] = [
         sends={"access-control-allow-origin": "http://a.b", "access-control-expose-headers": "*"},
     ),
     Row(
+        name="with two origins, of which the first is none", method="GET", path="/", answer="OK",
+        headers={"Origin": "", "origin": "http://a.b"}, sends={"access-control-allow-origin": None},
+    ),
+    Row(
         name="preflight", method="OPTIONS", path=ROOMS + "ListRooms", status=204, answer="",
         headers={
             "Origin": "http://a.b",

@@ -50,7 +50,14 @@ def test_a_request_is_read() -> None:
     (request,) = drive(HttpConversation(), [GET])
     assert isinstance(request, Request)
     assert (request.method, request.path, request.query, request.body) == ("GET", "/a", "b=c", b"")
-    assert request.headers["x-one"] == "1, 2"
+    assert request.headers["x-one"] == "1"
+
+
+def test_of_a_header_that_is_there_twice_the_first_counts_unless_it_is_a_list() -> None:
+    lines = "Origin: http://a.b", "Origin:", "Connection:", "Connection: close", "connection:", "Connection: foo"
+    (request,) = drive(HttpConversation(), ["\r\n".join(["GET / HTTP/1.1", "Host: h", *lines, "", ""]).encode()])
+    assert isinstance(request, Request)
+    assert (request.headers["origin"], request.headers["connection"]) == ("http://a.b", "close, foo")
 
 
 @given(st.lists(st.integers(0, len(GET + POST + CHUNKED + UPGRADE)), max_size=20))

@@ -221,6 +221,10 @@ class HttpConversation:
         return b"".join(part or b"" for part in parts)
 
 
+_LISTS = ("access-control-request-headers", "connection", "sec-websocket-version", "upgrade")
+"""Headers of which all lines count; of any other the first, as Go reads them."""
+
+
 def _request(head: h11.Request, body: bytes) -> Request:
     target = head.target.decode("latin-1")
     if not target.startswith("/") and "://" in target:  # the absolute form, as sent to proxies
@@ -231,7 +235,10 @@ def _request(head: h11.Request, body: bytes) -> Request:
     headers: dict[str, str] = {}
     for raw_name, raw_value in head.headers:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        if name not in headers:
+            headers[name] = value
+        elif name in _LISTS and value:
+            headers[name] = f"{headers[name]}, {value}" if headers[name] else value
     return Request(method=head.method.decode("latin-1"), path=path, query=query, headers=headers, body=body)
 
 
