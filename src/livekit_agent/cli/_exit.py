@@ -13,6 +13,7 @@ not, 70 is a bug of ours or a handler that would not stop.
 77         the server refused the key or secret
 78         the configuration is wrong
 130, 143   a second SIGINT or SIGTERM cancelled the jobs
+141        nobody reads the output any more, as of a process that SIGPIPE ends
 =========  =====================================================================
 """
 
@@ -55,6 +56,7 @@ class ExitCode(IntEnum):
     AUTH = 77
     CONFIG = 78
     INTERRUPTED = 130
+    PIPE = 141
 
 
 class UserCodeError(AgentError):

@@ -269,13 +269,15 @@ class _Pretty:
         self._again = again
         self._hours = hours
         self._began = time.perf_counter()
+        terminal = Console(file=sys.stderr)
         self._progress = Progress(
             TextColumn(f"simulating on {backend}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
             TimeRemainingColumn(),
-            console=Console(file=sys.stderr),
+            console=terminal,
             transient=True,
+            disable=not terminal.is_terminal,  # elsewhere all that it leaves is an empty line
         )
         self._task = self._progress.add_task("seeds", total=seeds if hours is None else hours, figures="")
 
