@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from livekit_agent.simulation._engine import CORES, simulate
+from livekit_agent.simulation._scenario import generate
+
 SCRIPT = Path(__file__).with_name("hashes.py")
 SOURCE = Path(__file__).parents[2] / "src"
 SEEDS = os.environ.get("LIVEKIT_AGENT_HASH_SEEDS", "20")
@@ -43,6 +46,14 @@ def test_the_hash_depends_on_nothing_but_seed_and_backend(backend: str) -> None:
     assert one == two
     assert hashes(start(backend, hash_seed="1", noise=7_777)) == one
     assert len(set(one)) == len(one), "different seeds are different histories"
+
+
+def test_a_run_leaves_nothing_behind_that_the_next_would_see(backend: str) -> None:
+    plan = generate(3)
+    first = simulate(plan, backend=backend).digest
+    for engine in (CORES, "asyncio", "trio"):
+        simulate(generate(0), backend=engine)
+        assert simulate(plan, backend=backend).digest == first, engine
 
 
 def test_without_the_seeded_order_the_hashes_differ(backend: str) -> None:

@@ -16,6 +16,7 @@ import heapq
 import math
 import random
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,8 @@ class CoreWorld:
         """Live through the scenario, and note what is said and how it ends."""
         SignalConnection.tracer = Tap(self.trace, lambda: self.now)
         try:
-            self.live()
+            # In a context of its own: the names set on the way are not those of whatever runs here next.
+            copy_context().run(self.live)
         finally:
             SignalConnection.tracer = None
         for worker in self.workers:
