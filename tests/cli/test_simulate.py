@@ -7,6 +7,7 @@ import logging
 import re
 import shlex
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -214,7 +215,10 @@ def test_a_broken_promise_is_told_with_its_name_time_tail_and_command(command: C
 @pytest.mark.usefixtures("planted")
 def test_both_commands_that_a_failure_prints_find_it_again(command: Command) -> None:
     *_, failed, last = rows(command("--seeds", "50", "--faults", "reset,restart", "--json"))
-    assert failed.keys() == {"seed", "hash", "jobs", "faults", "violations", "replay", "scenario", "faults_left"}
+    keys = {"seed", "hash", "jobs", "faults", "violations", "replay", "last", "scenario", "faults_left"}
+    assert failed.keys() == keys
+    broke = failed["violations"][0]
+    assert failed["last"][-1].items() >= {"t": broke["t"], "what": "fault", "kind": "reset"}.items()
     assert failed["faults_left"] == 1
     assert {violation["name"] for violation in failed["violations"]} == {"X1"}
     assert last["violations"]["X1"] >= 1
@@ -224,6 +228,42 @@ def test_both_commands_that_a_failure_prints_find_it_again(command: Command) -> 
     assert replay[:2] == ["livekit-agent", "simulate"]
     again = rows(command(*replay[2:], "--no-shrink", "--json"))[0]
     assert (again["hash"], again["violations"]) == (failed["hash"], failed["violations"])
+
+
+@pytest.mark.usefixtures("planted")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "which",
+    [
+        ("--seeds", "4"),
+        ("--hours", "0.1"),
+        ("--seed", "0x1"),
+        ("--scenario", "one.json"),
+        ("--seeds", "2", "--complete"),
+    ],
+    ids=" ".join,
+)
+def test_the_last_object_counts_what_those_of_the_seeds_hold(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str, which: tuple[str, ...]
+) -> None:
+    class X2_no_faults(Checker):
+        """Nothing happens."""
+
+        watches = ("fault",)
+
+        def look(self, note: Note) -> None:
+            self.judge(False, note.kind)
+
+    checkers = _engine.simulate.__kwdefaults__["checkers"]
+    monkeypatch.setitem(_engine.simulate.__kwdefaults__, "checkers", (*checkers, X2_no_faults))
+    (tmp_path / "one.json").write_text(generate(1).to_json())
+    result = command("--backend", backend, "--json", "--no-shrink", *which)
+    assert (result.code, result.err) == (1, "")
+    *seeds, last = rows(result)
+    assert last["violations"] == Counter(broken["name"] for row in seeds for broken in row["violations"])
+    assert last["violations"]["X2"] == last["faults"] == sum(row["faults"] for row in seeds)
+    assert last["evaluated"]["X2"] == last["faults"]
+    assert last["seeds"] == len(seeds)
 
 
 @pytest.mark.usefixtures("planted")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["simulate"]
 
 _LEAKS_TOLD = 5
+_NOTES_TOLD = 12
 
 _EPILOG = """\
 Exit code 1 when a promise was broken.  docs/simulation.md tells how it works, what it proves and what it does not.
@@ -70,7 +71,7 @@ def _option(*names: str, section: str, **kwargs: Any) -> Any:
     default_text="asyncio",
     help="Event loop.",
 )
-@_option("--no-shrink", section="Output", is_flag=True, help="Do not make a failing scenario smaller.")
+@_option("--no-shrink", section="Output", is_flag=True, help="Do not make a failing scenario smaller, go on.")
 @_option(
     "--complete",
     section="Output",
@@ -200,6 +201,11 @@ def _shrunk(verdict: Verdict, backend: str) -> tuple[Path, int]:
     return path, len(small.faults)
 
 
+def _last_seen(verdict: Verdict) -> tuple[str, ...]:
+    """The notes before the first violation, and its own."""
+    return verdict.violations[0].tail[-_NOTES_TOLD:]
+
+
 class _Json:
     """One object per seed and a last one in sum, for programs."""
 
@@ -229,6 +235,7 @@ class _Json:
     def failure(self, verdict: Verdict, backend: str, shrinking: bool) -> None:
         """A seed that broke a promise, and how to see it again."""
         row = self._row(verdict) | {"replay": self._again(verdict)}
+        row["last"] = [json.loads(line) for line in _last_seen(verdict)]
         if verdict.crash:
             row["crash"] = verdict.crash
         if shrinking:
@@ -305,7 +312,7 @@ class _Pretty:
         say(f"  promise:  {first.promise}", markup=False)
         say(f"  happened: {first.what}", markup=False)
         say("  the last that was seen:")
-        for line in first.tail[-12:]:
+        for line in _last_seen(verdict):
             say(f"    {line}", markup=False, overflow="ellipsis", no_wrap=True)
         for line in verdict.crash.splitlines():
             say(f"  | {line}", markup=False, soft_wrap=True)
