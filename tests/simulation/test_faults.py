@@ -105,6 +105,15 @@ def test_faults_of_a_network_overlap_on_the_cores_too(kind: str, spans: tuple[tu
 
 
 @pytest.mark.parametrize("spans", [((12.0, 15.0), (13.0, 0.5)), ((12.0, 2.0), (13.0, 14.0))])
+def test_a_server_that_is_down_twice_is_up_when_both_are_over_on_the_cores_too(
+    spans: tuple[tuple[float, float], ...],
+) -> None:
+    verdict = lived(CORES, *(Fault(at=at, kind="restart", seconds=seconds) for at, seconds in spans))
+    ups = [note.t for note in verdict.trace.notes if note.what == "server" and note.kind == "up"]
+    assert ups == [0.0, 27.0]
+
+
+@pytest.mark.parametrize("spans", [((12.0, 15.0), (13.0, 0.5)), ((12.0, 2.0), (13.0, 14.0))])
 @pytest.mark.parametrize("kind", ["refuse_connect", "hang_connect", "http_error"])
 def test_a_fault_of_dials_lasts_as_long_as_the_longest(
     backend: str, kind: str, spans: tuple[tuple[float, float], ...]

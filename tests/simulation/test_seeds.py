@@ -142,3 +142,17 @@ def test_core_against_core_keeps_the_promises_of_the_wire() -> None:
     # The rest of the wire's promises need faults that strike streams and frames.
     wire = {f"W{n}" for n in range(1, 21)} - {"W5", "W16"}
     assert {name for name in wire if not evaluated[name]} == set()
+
+
+def test_core_against_core_notes_what_it_draws() -> None:
+    """As many deliveries as there are, so many latencies were drawn; and each life of a server has ids of its own."""
+    verdict = simulate(generate(1, kinds=("restart",)), backend=CORES)
+    drawn: dict[str, int] = {}
+    for note in verdict.trace.notes:
+        if note.what == "draw":
+            values = note.data["values"]
+            assert isinstance(values, tuple)
+            drawn[note.kind] = drawn.get(note.kind, 0) + len(values)
+    lives = sum(1 for note in verdict.trace.notes if note.what == "server" and note.kind == "up")
+    assert drawn.keys() >= {"network", "w0.1", *(f"server{life}" for life in range(1, lives + 1))}
+    assert drawn["network"] >= sum(1 for note in verdict.trace.notes if note.what == "deliver") > 100

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import random
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import asdict
@@ -45,10 +44,11 @@ from ..protocol import (
 from ._frames import FrameReader
 from ._scenario import TYPES, Fault, JobPlan, Scenario, WorkerPlan
 from ._tap import Tap, who_am_i
-from ._trace import Trace, Value
+from ._trace import NotedRandom, Trace, Value
 from ._weather import Weather
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
 
 __all__ = ["CoreWorld"]
@@ -73,6 +73,15 @@ CORE_FAULTS = (
 )
 
 
+_DRAWN_AHEAD = 64
+
+
+def _ahead(rng: random.Random) -> Iterator[float]:
+    """Numbers from 0 to 1, many drawn at a time: they are one note, and one for each delivery took a tenth of a run."""
+    while True:
+        yield from [rng.random() for _ in range(_DRAWN_AHEAD)]
+
+
 class CoreWorld:
     """One run of a scenario on engine (a)."""
 
@@ -80,11 +89,14 @@ class CoreWorld:
         self.scenario = scenario
         self.trace = trace
         self.now = 0.0
-        self.rng = random.Random(f"network:{scenario.seed}")
+        self.chance = _ahead(self.rng("network"))
         self.weather = Weather()
         self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(scenario.workers)]
         self.server: DispatchCore | None = None
+        self.pipes: dict[Link, _Pipe] = {}
+        """Of this life of the server: a worker may dial again before its last words of the time before have arrived."""
         self._lives = 0
+        self._down_until = 0.0
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._serial = 0
         self._server_due = math.inf
@@ -93,6 +105,12 @@ class CoreWorld:
     def wall(self) -> float:
         """Virtual Unix seconds."""
         return _EPOCH + self.now
+
+    def rng(self, purpose: str) -> random.Random:
+        """A generator of its own for each purpose, whose draws are noted."""
+        rng = NotedRandom(f"{purpose}:{self.scenario.seed}")
+        rng.told = lambda value: self.trace.draw(self.now, purpose, value)
+        return rng
 
     def at(self, when: float, action: Callable[..., object], *args: Any) -> None:
         """Do something then."""
@@ -145,9 +163,11 @@ class CoreWorld:
     # ------------------------------------------------------------------------------------ the server
 
     def _start_server(self) -> None:
+        if self.now < self._down_until:
+            return  # a later restart is not over
         self._lives += 1
-        rng = random.Random(f"server{self._lives}:{self.scenario.seed}")
-        self.server = DispatchCore(keys={_KEY: _SECRET}, rng=rng, version="simulated")
+        self.pipes.clear()
+        self.server = DispatchCore(keys={_KEY: _SECRET}, rng=self.rng(f"server{self._lives}"), version="simulated")
         self._server_due = math.inf
         self._dispatches.clear()
         self.note("world", "server", "up", life=self._lives)
@@ -160,7 +180,7 @@ class CoreWorld:
         for link in server.take_touched():
             data, finished = link.connection.data_to_send(), link.finished
             if data or finished:
-                self._pipe_of(link).server_wrote(data, finished=finished)
+                self.pipes[link].server_wrote(data, finished=finished)
         server.take_events()
         due = server.next_deadline()
         if due < self._server_due or self._server_due <= self.now:
@@ -172,12 +192,6 @@ class CoreWorld:
         if server is self.server:
             server.handle_timeout(self.now, self.wall())
             self.settle()
-
-    def _pipe_of(self, link: Link) -> _Pipe:
-        for worker in self.workers:
-            if worker.pipe is not None and worker.pipe.link is link:
-                return worker.pipe
-        raise LookupError(link)
 
     # ------------------------------------------------------------------------------------ jobs
 
@@ -219,7 +233,7 @@ class CoreWorld:
                 if pipe is not None:
                     pipe.lose()
             case "restart":
-                self._restart(fault.seconds)
+                struck = self._restart(fault.seconds)
             case "go_away":
                 struck = self.server is not None and self.server.go_away(worker.id, "", self.now, self.wall())
                 self.settle()
@@ -234,13 +248,18 @@ class CoreWorld:
         if struck:
             self.note("world", "fault", fault.kind, target=fault.target)
 
-    def _restart(self, downtime: float) -> None:
-        self.server = None
-        self.note("world", "server", "down")
-        for worker in self.workers:
-            if worker.pipe is not None:
-                worker.pipe.lose()
-        self.at(self.now + downtime, self._start_server)
+    def _restart(self, downtime: float) -> bool:
+        up = self.now + downtime
+        if self.server is not None:
+            self.server = None
+            self.note("world", "server", "down")
+            for pipe in self.pipes.values():
+                pipe.lose()
+        elif up <= self._down_until:
+            return False  # it is down for longer anyway
+        self._down_until = up
+        self.at(up, self._start_server)
+        return True
 
     def _delete_dispatch(self) -> bool:
         if self.server is None or not self._dispatches:
@@ -254,14 +273,14 @@ class CoreWorld:
         self.weather.clear()
         for worker in self.workers:
             worker.refused_until = -math.inf
-            if worker.pipe is not None:
-                worker.pipe.stall_until = -math.inf
+        for pipe in self.pipes.values():
+            pipe.stall_until = -math.inf
         self.note("world", "act", "heal")
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         """Bytes as the network cuts them."""
         while data:
-            size = self.rng.randint(1, 7) if self.weather.dribble and len(data) < 4096 else len(data)
+            size = 1 + int(7 * next(self.chance)) if self.weather.dribble and len(data) < 4096 else len(data)
             yield data[:size]
             data = data[size:]
 
@@ -289,7 +308,8 @@ class _Pipe:
             for kind in kinds:
                 if kind in ("close", "ping", "pong"):
                     world.note(self.label if way == "up" else f"s:{self.label}", "frame", kind)
-            arrival = max(self._last[way], world.now + world.rng.uniform(*world.weather.latency), self.stall_until)
+            low, high = world.weather.latency
+            arrival = max(self._last[way], world.now + low + (high - low) * next(world.chance), self.stall_until)
             self._last[way] = arrival
             world.at(arrival, self._arrive, way, piece, kinds, deliver)
 
@@ -309,7 +329,7 @@ class _Pipe:
 
     def server_wrote(self, data: bytes, *, finished: bool) -> None:
         """Bytes for the worker; ``finished``: and then the end of the stream."""
-        self._send("down", data, self.worker.receive)
+        self._send("down", data, self._to_worker)
         if finished:
             self.world.at(max(self._last["down"], self.world.now), self._end)
 
@@ -319,9 +339,17 @@ class _Pipe:
             server.receive_data(self.link, data, self.world.now, self.world.wall())
             self.world.settle()
 
+    def _to_worker(self, data: bytes) -> None:
+        if self.worker.pipe is self:
+            self.worker.receive(data)
+
     def _end(self) -> None:
         if self.open:
             self.open = False
+            self._worker_eof()
+
+    def _worker_eof(self) -> None:
+        if self.worker.pipe is self:
             self.worker.eof()
 
     def lose(self) -> None:
@@ -334,7 +362,7 @@ class _Pipe:
         if self.world.server is not None:
             self.world.server.receive_eof(self.link, self.world.now, self.world.wall())
             self.world.settle()
-        self.worker.eof()
+        self._worker_eof()
 
 
 class _CoreWorker:
@@ -349,7 +377,7 @@ class _CoreWorker:
         """``w0.1#2`` for its second connection."""
         self.book = JobBook(plan.max_jobs)
         self.book.on_change = self._note_change
-        self.lifecycle = Lifecycle(random.Random(f"worker:{world.scenario.seed}:{index}"))
+        self.lifecycle = Lifecycle(world.rng(self.life))
         self.core: WorkerConnection | None = None
         self.pipe: _Pipe | None = None
         self.id = ""
@@ -383,7 +411,8 @@ class _CoreWorker:
             wall=world.wall(),
             serial=self._dials,
         )
-        self.pipe = _Pipe(world, self, world.server.open(world.now, world.wall()))
+        link = world.server.open(world.now, world.wall())
+        self.pipe = world.pipes[link] = _Pipe(world, self, link)
         self._due = math.inf
         self._settle()
 
