@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -49,8 +49,28 @@ class JobLog(logging.LoggerAdapter[Any]):
         return msg, {**kwargs, "extra": extra}
 
 
+class Running(Protocol):
+    """What a context asks of the job behind it.  One object instead of four functions: a worker may hold 10,000."""
+
+    @property
+    def log(self) -> JobLogger: ...
+
+    def warning(self) -> anyio.Event:
+        """The event of the polite stage."""
+        ...
+
+    def shutdown(self, reason: str) -> None: ...
+
+    def push_cleanup(self, fn: Cleanup) -> None: ...
+
+
 class JobContext:
     """A running job, seen from its handler."""
+
+    # A handler may keep things of its own on it; the dictionary for them is made when it does.
+    __slots__ = (
+        "__dict__", "__weakref__", "_running", "cancel_scope", "deadline", "job", "metadata", "room", "task_group",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -58,13 +78,10 @@ class JobContext:
         job: Job,
         room: Room,
         metadata: JobMetadata,
-        log: Callable[[], JobLogger],
         cancel_scope: anyio.CancelScope,
         task_group: TaskGroup,
         deadline: float,
-        shutting_down: Callable[[], anyio.Event],
-        shutdown: Callable[[str], None],
-        cleanups: list[Cleanup],
+        running: Running,
     ) -> None:
         self.job = job
         """What the job is about."""
@@ -82,31 +99,28 @@ class JobContext:
         Not a scope's deadline: on a tie trio would always cancel and asyncio do either; the SDK cancels at the first
         instant *after* it on both.
         """
-        self._log = log
-        self._shutting_down = shutting_down
-        self._shutdown = shutdown
-        self._cleanups = cleanups
+        self._running = running
 
     @property
     def log(self) -> JobLogger:
         """A logger that knows the job's and the room's id."""
-        return self._log()
+        return self._running.log
 
     @property
     def shutting_down(self) -> anyio.Event:
         """Set when the worker starts to drain: finish up, there is ``shutdown_timeout`` left."""
-        return self._shutting_down()
+        return self._running.warning()
 
     def shutdown(self, reason: str = "") -> None:
         """End the job SUCCESS by cancelling its scope.  Returns at once; ``reason`` is logged and on ``JobEnded``."""
-        self._shutdown(reason)
+        self._running.shutdown(reason)
 
     def push_cleanup(self, fn: Cleanup) -> None:
         """Call ``fn`` after the handler and its tasks have ended, the room still joined; last pushed, first called.
 
         Runs however the job ended.  All clean-ups share ``cleanup_timeout``; one that raises is logged, the rest run.
         """
-        self._cleanups.append(fn)
+        self._running.push_cleanup(fn)
 
     def events(self, *types: type[E]) -> AsyncIterator[E]:
         """The room's events from now on, of these types (all without any), in a buffer of their own."""

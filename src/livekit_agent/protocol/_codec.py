@@ -342,7 +342,7 @@ def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = N
         created_at = known.created_at
         if known.room == room:
             room = known.room
-    state = message.state
+    state = _state_from_proto(message.state) if message.HasField("state") else _NO_STATE
     number = int(message.type)
     return Job(
         id=message.id,
@@ -358,20 +358,25 @@ def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = N
         enable_recording=message.enable_recording,
         enable_redaction=message.enable_redaction,
         created_at=created_at,
-        updated_at=_from_ns(state.updated_at),
-        state=JobState(
-            status=int(state.status),
-            error=state.error,
-            started_at=_from_ns(state.started_at),
-            updated_at=_from_ns(state.updated_at),
-            ended_at=_from_ns(state.ended_at),
-            participant_identity=state.participant_identity,
-            worker_id=state.worker_id,
-        ),
+        updated_at=state.updated_at,
+        state=state,
         packed=packed,
     )
 
 
+def _state_from_proto(message: pb.JobState) -> JobState:
+    return JobState(
+        status=int(message.status),
+        error=message.error,
+        started_at=_from_ns(message.started_at),
+        updated_at=_from_ns(message.updated_at),
+        ended_at=_from_ns(message.ended_at),
+        participant_identity=message.participant_identity,
+        worker_id=message.worker_id,
+    )
+
+
+_NO_STATE = JobState()
 _JOB_TYPES = frozenset(int(t) for t in JobType)
 
 

@@ -35,7 +35,7 @@ from .._bounds import (
     STATUS_SETTLE_TIME,
 )
 from .._errors import HandshakeError, LocalProtocolError, RemoteProtocolError, printable
-from .._types import JobMetadata, JobStatus
+from .._types import NO_ATTRIBUTES, JobMetadata, JobStatus
 from . import _codec
 from ._connection import SignalConnection
 from ._events import (
@@ -130,7 +130,7 @@ class WorkerConnection(SignalConnection):
         metadata = replace(
             metadata,
             participant_identity=metadata.participant_identity or f"agent-{job_id}",
-            participant_attributes=attributes,
+            participant_attributes=attributes or NO_ATTRIBUTES,
         )
         self._say(Kind.ANSWER, _codec.answer(job_id, metadata))
         record.metadata = metadata

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -95,6 +95,8 @@ class Crew:
         """The jobs that there were when the stop began, and those promised before it."""
         self.cut: list[str] = []
         """The jobs that the stop cancelled."""
+        # All jobs start in one: a variable that each set in its own would be a table for each.
+        self._context: Context | None = None
         self._book = book
         self._supervisor = supervisor
         self._standing = standing
@@ -118,13 +120,12 @@ class Crew:
         if self.draining:
             self.at_stop += (event.job.id,)  # promised before the stop
             job.warn()
-        job.end.task = self.tasks.start_soon(self._run_job, job)
+        if self._context is None:
+            self._context = copy_context()
+            self._context.run(_inside_job_of.set, self)
+        job.end.task = self._context.run(self.tasks.start_soon, job.run)
         self._supervisor.leave_if_asked()
         self._changes.notify()
-
-    async def _run_job(self, job: JobScope) -> None:
-        _inside_job_of.set(self)
-        await job.run()
 
     def on_terminated(self, event: JobTerminated) -> None:
         """The server ends a job."""

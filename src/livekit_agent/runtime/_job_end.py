@@ -49,9 +49,9 @@ class JobEnd:
 
     # A worker may hold 10,000, and so many attributes in a dictionary weigh two kilobytes.
     __slots__ = (
-        "_budget", "_cancelled_at", "_cared_for", "_delivered", "_delivery", "_grace", "_host", "_leave_alarm", "_left",
-        "_log", "_reported_at", "_stuck_alarm", "_told", "abandoned", "cleanups", "interrupt", "job", "outcome", "room",
-        "stuck", "task",
+        "_budget", "_cancelled_at", "_cared_for", "_cleanups", "_delivered", "_delivery", "_grace", "_host",
+        "_leave_alarm", "_left", "_log", "_reported_at", "_stuck_alarm", "_told", "abandoned", "interrupt", "job",
+        "outcome", "room", "stuck", "task",
     )  # fmt: skip
 
     def __init__(self, host: JobHost, job: Job) -> None:
@@ -65,7 +65,7 @@ class JobEnd:
         """KeyboardInterrupt or the like out of the job's user code: for the worker, when the job is over."""
         self.room: Room | None = None
         """The room to leave, once it is joined."""
-        self.cleanups: list[Cleanup] = []
+        self._cleanups: list[Cleanup] | None = None
         self.task: anyio.TaskHandle[None] | None = None
         """Set by who starts the job's task: where it hangs, for the log."""
         self._host = host
@@ -97,6 +97,12 @@ class JobEnd:
         return self._log
 
     # ------------------------------------------------------------------------------------ while user code runs
+
+    def push_cleanup(self, fn: Cleanup) -> None:
+        """One more thing to do before the room is left."""
+        if self._cleanups is None:
+            self._cleanups = []
+        self._cleanups.append(fn)
 
     def expect_end(self) -> None:
         """User code was cancelled: it is stuck when it uses up what is left of the grace."""
@@ -154,7 +160,7 @@ class JobEnd:
                 alarm.stop()
 
     async def _take_steps(self) -> None:
-        if not self.stuck and self.cleanups:
+        if not self.stuck and self._cleanups:
             await self._within_budget(self._run_cleanups)
         if not self.stuck:
             await self._report_and_leave()
@@ -188,9 +194,9 @@ class JobEnd:
     async def _run_cleanups(self) -> None:
         """Each once.  One cut by the budget takes no other with it: the rest are called, in the cancelled scope."""
         cut: BaseException | None = None
-        while self.cleanups:
+        while self._cleanups:
             try:
-                await self._call("a clean-up", self.cleanups.pop())
+                await self._call("a clean-up", self._cleanups.pop())
             except anyio.get_cancelled_exc_class() as exc:
                 cut = exc
         if cut is not None:

@@ -36,7 +36,7 @@ from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT
 from .._errors import AgentError, RoomConnectError, RoomError, log_error
 from .._types import CancelReason, JobStatus
-from ..context import JobContext, JobLog
+from ..context import Cleanup, JobContext, JobLog
 from ..protocol import JobAssigned
 from ._job_end import JobEnd
 from ._job_host import JobHost
@@ -76,14 +76,16 @@ class JobScope:
 
     # A worker may hold 10,000, and so many attributes in a dictionary weigh two kilobytes.
     __slots__ = (
-        "_assigned", "_deadline", "_done", "_host", "_note", "_phase", "_reason", "_scope", "_shutting_down",
-        "_started_at", "_timeout_alarm", "_warned", "end", "job",
+        "_deadline", "_done", "_host", "_metadata", "_note", "_phase", "_reason", "_scope", "_shutting_down",
+        "_started_at", "_timeout_alarm", "_warned", "_way", "end", "job",
     )  # fmt: skip
 
     def __init__(self, host: JobHost, assigned: JobAssigned) -> None:
         self.job = assigned.job
         self.end = JobEnd(host, assigned.job)
-        self._assigned = assigned
+        self._metadata = assigned.metadata
+        self._way: tuple[str, str] | None = (assigned.url, assigned.token)
+        """Into the room; nobody needs it once it was taken."""
         self._host = host
         self._scope = anyio.CancelScope()
         self._phase = Phase.JOINING
@@ -131,16 +133,23 @@ class JobScope:
         if self._shutting_down is not None:
             self._shutting_down.set()
 
-    def _warning(self) -> anyio.Event:
-        """The event of the polite stage, for the context."""
+    # ------------------------------------------------------------------------------------ asked by the context
+
+    def warning(self) -> anyio.Event:
+        """See :class:`Running`."""
         if self._shutting_down is None:
             self._shutting_down = anyio.Event()
             if self._warned:
                 self._shutting_down.set()
         return self._shutting_down
 
-    def _shutdown(self, reason: str) -> None:
+    def shutdown(self, reason: str) -> None:
+        """See :class:`Running`."""
         self.cancel(CancelReason.SHUTDOWN, reason)
+
+    def push_cleanup(self, fn: Cleanup) -> None:
+        """See :class:`Running`."""
+        self.end.push_cleanup(fn)
 
     # ------------------------------------------------------------------------------------ the task
 
@@ -216,14 +225,16 @@ class JobScope:
         self._done = True
 
     async def _join(self) -> Room:
-        url = self._assigned.url or self._host.room_url
+        assert self._way is not None  # a job joins once
+        url, token = self._way
+        self._way = None
         broken: Exception
         try:
             self.end.room = room = await self._host.rooms.connect(
-                url,
-                self._assigned.token,
+                url or self._host.room_url,
+                token,
                 timeout=ROOM_JOIN_TIMEOUT,
-                auto_subscribe=self._assigned.metadata.auto_subscribe or self._host.options.auto_subscribe,
+                auto_subscribe=self._metadata.auto_subscribe or self._host.options.auto_subscribe,
             )
             return room
         except AgentError:
@@ -240,14 +251,11 @@ class JobScope:
         return JobContext(
             job=self.job,
             room=room,
-            metadata=self._assigned.metadata,
-            log=lambda: self.log,
+            metadata=self._metadata,
             cancel_scope=self._scope,
             task_group=user_tasks,
             deadline=self._deadline,
-            shutting_down=self._warning,
-            shutdown=self._shutdown,
-            cleanups=self.end.cleanups,
+            running=self,
         )
 
     def _room_ended(self, closed: events.Disconnected) -> None:
