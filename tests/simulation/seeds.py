@@ -39,9 +39,8 @@ def live(backend: str, seed: int) -> Lived:
     scenario = generate(seed)
     with overheard() as ear:
         verdict = simulate(scenario, backend=backend)
-    plans = scenario.workers
     notes = verdict.trace.notes
-    given = [note.who for note in notes if note.what == "stage" and note.kind == "assign"]
+    lives = {note.who: str(note.data["type"]) for note in notes if note.what == "worker" and note.kind == "started"}
     healed = [note.t for note in notes if note.what == "act" and note.kind == "heal"]
     return Lived(
         seed=seed,
@@ -49,7 +48,7 @@ def live(backend: str, seed: int) -> Lived:
         seconds=verdict.seconds,
         chaos=healed[0] if healed else 0.0,
         jobs=verdict.jobs,
-        types=frozenset(plans[int(who[1:].partition(".")[0])].type for who in given),
+        types=frozenset(lives[note.who] for note in notes if note.what == "stage" and note.kind == "assign"),
         faults=verdict.faults,
         violations=tuple(f"{v.name} at {v.t:g}: {v.what}" for v in verdict.violations),
         evaluated=verdict.evaluated,

@@ -19,7 +19,7 @@ from livekit_agent.simulation._engine import CORES, simulate
 from livekit_agent.simulation._goals import GOALS
 from livekit_agent.simulation._judge import Checker
 from livekit_agent.simulation._overheard import overheard
-from livekit_agent.simulation._scenario import FAULTS_MIN, JOBS_MIN, TYPES, Scenario, generate
+from livekit_agent.simulation._scenario import FAULTS_MIN, JOBS_MIN, TYPES, JobPlan, Scenario, WorkerPlan, generate
 from livekit_agent.simulation._search import replay_command
 from livekit_agent.simulation._trace import Note
 
@@ -60,7 +60,7 @@ def test_no_log_record_shows_a_secret(lived: dict[str, list[Lived]], backend: st
 def test_what_is_overheard_would_be_found() -> None:
     with overheard() as ear:
         logging.getLogger("livekit_agent.anything").debug("joining with %s", {"token": "eyJhbGciOi"})
-        logging.getLogger("livekit_agent").warning("harmless")
+        logging.getLogger("livekit_agent").warning("harmless: AJ_tyeyJE66dhKh, AJ_eyJE66dhKh3t")
     assert (ear.read, ear.leaks) == (2, ["joining with {'token': 'eyJhbGciOi'}"])
 
 
@@ -111,6 +111,39 @@ def test_every_invariant_is_evaluated(lived: dict[str, list[Lived]], backend: st
     for run in all_lived(lived, backend):
         evaluated.update(run.evaluated)
     assert [checker.name for checker in CHECKERS if not evaluated[checker.name]] == []
+
+
+def test_a_seed_has_one_to_three_workers_that_serve_all_types_between_them() -> None:
+    numbers: Counter[int] = Counter()
+    for seed in range(200):
+        workers = generate(seed).workers
+        numbers[len(workers)] += 1
+        assert {name for worker in workers for name in worker.types} == set(TYPES)
+        assert all(10.0 <= worker.turn_seconds <= 30.0 for worker in workers if worker.turns)
+    assert set(numbers) == {1, 2, 3}
+    assert min(numbers.values()) > 30
+
+
+def test_a_worker_serves_its_types_one_life_after_the_other(backend: str) -> None:
+    worker = WorkerPlan(type="room", turns=("publisher",), turn_seconds=20.0)
+    jobs = [JobPlan(at=5.0 + 10.0 * n, type="room", room=f"r{n}") for n in range(6)]
+    plan = Scenario(seed=1, scheduler_seed=1, chaos_seconds=70.0, workers=(worker,), jobs=tuple(jobs))
+    verdict = simulate(plan, backend=backend)
+    assert verdict.violations == ()
+    notes = verdict.trace.notes
+    lives = [(note.who, note.data["type"]) for note in notes if note.what == "worker" and note.kind == "started"]
+    assert lives == [("w0.1", "room"), ("w0.2", "publisher"), ("w0.3", "room"), ("w0.4", "publisher")]
+    # Who serves another type is not asked, and what found nobody is not given to the next one that could.
+    served = [note.data["served"] for note in notes if note.what == "job" and note.kind == "launched"]
+    assert served == [True, True, False, False, True, True]
+    asked = [note.who.partition("#")[0] for note in notes if note.what == "hear" and note.kind == "offer"]
+    assert asked == ["w0.1", "w0.1", "w0.3", "w0.3"]
+
+
+def test_a_run_on_the_cores_leaves_nothing_to_the_next_run(backend: str) -> None:
+    before = simulate(generate(3), backend=backend).digest
+    simulate(generate(0), backend=CORES)
+    assert simulate(generate(3), backend=backend).digest == before
 
 
 def test_a_scenario_is_a_value_that_survives_json() -> None:

@@ -16,7 +16,7 @@ import heapq
 import math
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from .._types import JobMetadata, JobStatus
@@ -91,7 +91,9 @@ class CoreWorld:
         self.now = 0.0
         self.chance = _ahead(self.rng("network"))
         self.weather = Weather()
-        self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(scenario.workers)]
+        # A worker has one life here: where a plan's lives take turns, there is one for each of its types.
+        plans = [replace(plan, type=name, turns=()) for plan in scenario.workers for name in plan.types]
+        self.workers = [_CoreWorker(self, index, plan) for index, plan in enumerate(plans)]
         self.server: DispatchCore | None = None
         self.pipes: dict[Link, _Pipe] = {}
         """Of this life of the server: a worker may dial again before its last words of the time before have arrived."""

@@ -141,8 +141,7 @@ class FaultDriver:
 
     def _later(self, seconds: float, action: Callable[[], object]) -> None:
         async def wait() -> None:
-            await anyio.sleep(seconds)
-            if not self._world.healed:
+            if await self._world.chaos_lasts(seconds):
                 action()
 
         self._world.tasks.start_soon(wait)
@@ -217,8 +216,8 @@ class FaultDriver:
 
     def _unauthorized(self, fault: Fault) -> bool:
         seat = self._seat(fault)
-        if fault.value % 4 == 0 and seat.given:
-            # Refused for good.  Only once it has had a job: each type must have one.
+        if fault.value % 4 == 0 and self._world.can_spare(seat):
+            # Refused for good.
             seat.barred = True
             fault = replace(fault, seconds=math.inf)
         return self._refuse_upgrade(fault, _AUTH_ERRORS[fault.value % len(_AUTH_ERRORS)])

@@ -37,6 +37,8 @@ GOALS: tuple[str, ...] = (
     "an offer was declined in flight by a stop",
     "a worker was full",
     "a last status stayed unproven",
+    "a worker came back for another type and was given a job",
+    "a job was launched that nobody served",
     "a track was given up while somebody spoke",
     "a slow listener lost frames",
     "an iterator over frames was left half way",
@@ -68,6 +70,9 @@ class Goals:
                 if self._lost_at == note.t:
                     self.reached.add("a job ended as its connection was lost")
                 self._last_end = note
+        elif what == "job":
+            if note.data.get("served") is False:
+                self.reached.add("a job was launched that nobody served")
         elif what == "media":
             self.reached.update(_of_media(note))
         elif what == "worker" and note.kind == "ended":
@@ -149,7 +154,12 @@ def _of_worker_end(note: Note, history: History) -> Iterator[str]:
 
 def _of_state(note: Note, history: History) -> Iterator[str]:
     life = history.life(note.who)
-    if note.what == "stage" and note.kind == "terminate":
+    if note.what == "stage" and note.kind == "assign":
+        seat, _, number = life.label.partition(".")
+        before = history.lives.get(f"{seat}.{int(number) - 1}")
+        if before is not None and before.plan["type"] != life.plan["type"]:
+            yield "a worker came back for another type and was given a job"
+    elif note.what == "stage" and note.kind == "terminate":
         job = history.job(note)
         if job.run_at is None:
             yield "a job was terminated while joining"

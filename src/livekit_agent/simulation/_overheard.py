@@ -6,6 +6,7 @@ The simulation's key and secret are known, and every token begins alike, so a le
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -17,8 +18,8 @@ __all__ = ["Eavesdropper", "overheard"]
 class Eavesdropper(logging.Handler):
     """Reads every record, as text and with its traceback, and keeps the first hundred that show a secret."""
 
-    SECRETS = ("simsecret", "eyJ")
-    """The key's secret, and how every token begins."""
+    SECRETS = re.compile(r"simsecret|(?<!\w)eyJ[\w-]{7}")
+    """The key's secret, and how every token begins; inside of a word the three letters are an id's, by chance."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -29,7 +30,7 @@ class Eavesdropper(logging.Handler):
         """Read a record."""
         text = self.format(record)
         self.read += 1
-        if any(secret in text for secret in self.SECRETS) and len(self.leaks) < LEAKS_KEPT_MAX:
+        if self.SECRETS.search(text) and len(self.leaks) < LEAKS_KEPT_MAX:
             self.leaks.append(text)
 
 

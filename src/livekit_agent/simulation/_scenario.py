@@ -142,12 +142,21 @@ class WorkerPlan:
     """A worker and how it is set."""
 
     type: str
+    turns: tuple[str, ...] = ()
+    """Further types: a registration is for one, so each life serves the next of them, round and round."""
+    turn_seconds: float = 0.0
+    """How long a life lasts that makes way for the next type; it ends as any stopped worker does."""
     max_jobs: int | None = None
     shutdown_timeout: float = 5.0
     cancel_grace: float = 1.5
     cleanup_timeout: float = 2.0
     job_timeout: float | None = None
     starts_at: float = 0.0
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Those that its lives serve."""
+        return (self.type, *self.turns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +249,8 @@ class Scenario:
             data = cast("dict[str, Any]", json.loads(text))
             if data.get("version") != 1:
                 raise ValueError(f"scenario version {data.get('version')!r} is not known")
+            for row in data["workers"]:
+                row["turns"] = tuple(row.get("turns", ()))
             data["workers"] = tuple(WorkerPlan(**row) for row in data["workers"])
             data["jobs"] = tuple(JobPlan(**row) for row in data["jobs"])
             data["faults"] = tuple(Fault(**row) for row in data["faults"])
@@ -255,7 +266,7 @@ class Scenario:
     def _names(self) -> Iterator[tuple[str, Collection[str]]]:
         """Every word that somebody will look up, and where: a file is written by people too."""
         for worker in self.workers:
-            yield worker.type, TYPES
+            yield from ((name, TYPES) for name in worker.types)
         for job in self.jobs:
             yield from ((job.type, TYPES), (job.request, REQUESTS), (job.do, DOINGS))
         for fault in self.faults:
@@ -278,6 +289,9 @@ class Scenario:
         for index in range(len(self.workers)):
             if len(self.workers) > 1:
                 yield replace(self, workers=self.workers[:index] + self.workers[index + 1 :])
+            if self.workers[index].turns:
+                steady = replace(self.workers[index], turns=(), turn_seconds=0.0)
+                yield replace(self, workers=(*self.workers[:index], steady, *self.workers[index + 1 :]))
         for index, job in enumerate(self.jobs):
             for plainer in (
                 replace(job, cleanup=0.0),
@@ -332,13 +346,19 @@ def _draw_media(rng: random.Random, chaos: float) -> tuple[MediaPlan, ...]:
 
 
 def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
-    """One worker per job type, sometimes a second for one of them."""
-    types = [*TYPES]
-    if rng.random() < 0.3:
-        types.append(rng.choice(TYPES))
+    """One to three, which serve all types between them: each its own, or several in turn.  While none of them serves a
+    type, jobs of it find nobody; with two of one type at a time the server has a choice."""
+    x, y, z = rng.sample(TYPES, 3)
+    topologies: tuple[tuple[tuple[str, ...], ...], ...] = {
+        1: (((x, y, z),),),
+        2: (((x,), (y, z)), ((x, y), (y, z)), ((x, y, z), (y, z, x))),
+        3: (((x,), (y,), (z,)), ((x,), (y,), (z,)), ((x,), (x,), (y, z)), ((x, y), (y, z), (z, x))),
+    }[rng.choice((1, 2, 3, 3))]
     return tuple(
         WorkerPlan(
-            type=kind,
+            type=types[0],
+            turns=types[1:],
+            turn_seconds=round(rng.uniform(10.0, 30.0), 1) if types[1:] else 0.0,
             max_jobs=rng.choice((1, 1, 2, 3, None)),
             shutdown_timeout=rng.choice((0.0, 1.0, 5.0, 10.0)),
             cancel_grace=rng.choice((0.5, 1.5, 1.5)),
@@ -346,21 +366,21 @@ def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
             job_timeout=rng.choice((None, None, None, 5.0, 20.0)),
             starts_at=rng.choice((0.0, 0.0, rng.uniform(0, 10))),
         )
-        for kind in types
+        for types in rng.choice(topologies)
     )
 
 
 def _draw_jobs(rng: random.Random, chaos: float, workers: tuple[WorkerPlan, ...]) -> tuple[JobPlan, ...]:
     """At least eight jobs of all three types, some in bursts at one instant."""
     jobs: list[JobPlan] = []
-    count = rng.randint(12, 18)
+    count = rng.randint(12, 18) * 3 // len(workers)  # where types take turns, part of their jobs find nobody
     while len(jobs) < count:
         at = round(rng.uniform(1.0, chaos - 5.0), rng.choice((0, 3)))
         burst = rng.choice((1, 1, 1, 2, 4))
         for _ in range(min(burst, count - len(jobs))):
             kind = TYPES[len(jobs) % 3]
             room = f"room-{len(jobs) if rng.random() < 0.7 else rng.randint(0, 3)}"
-            limits = [worker.job_timeout for worker in workers if worker.type == kind and worker.job_timeout]
+            limits = [worker.job_timeout for worker in workers if kind in worker.types and worker.job_timeout]
             job = draw_job(rng, at, kind, room)
             if limits and rng.random() < 0.3:
                 job = replace(job, do="deadline", seconds=limits[0])  # a tie: it ends exactly at its time-out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 
 import anyio
@@ -23,6 +24,8 @@ class Seat:
     def __init__(self, index: int, plan: WorkerPlan) -> None:
         self.index = index
         self.plan = plan
+        self.type = plan.type
+        """Which type its present life serves."""
         self.life = 0
         self.dials = 0
         self.worker: UniversalWorker | None = None
@@ -32,8 +35,8 @@ class Seat:
         self.barred = False
         """Its tokens are refused for good: it ends with AuthenticationError and does not come back."""
         self.gone = False
-        self.given = 0
-        """Jobs that it was assigned."""
+        self.given: Counter[str] = Counter()
+        """Jobs that it was assigned, by their type."""
         self.connection: SimConnection | None = None
         self.refuse_until = self.hang_until = -math.inf
         self.refusals: list[tuple[float, int]] = []
@@ -56,6 +59,11 @@ class Seat:
     def label(self) -> str:
         """``w0.2``: the second life of the first worker."""
         return f"w{self.index}.{self.life}"
+
+    def serves(self, name: str) -> bool:
+        """Whether a job of this type would be offered here."""
+        worker = self.worker
+        return self.type == name and worker is not None and bool(worker.worker_id) and not worker.draining
 
     def states(self) -> tuple[str, ...]:
         """What is going on here, in the words of the goals."""

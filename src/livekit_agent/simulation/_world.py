@@ -18,6 +18,7 @@ import json
 import math
 import random
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,7 @@ class World:
         self.downtime = 1.0
         self.over = False
         self.quiet = False
-        self.healed = False
+        self._heal = anyio.Event()
         self.people: dict[str, Room] = {}
         self.dispatches: list[tuple[str, str]] = []
         self.agents: dict[str, tuple[str, str]] = {}
@@ -140,6 +141,17 @@ class World:
 
     # ------------------------------------------------------------------------------------ the three acts
 
+    @property
+    def healed(self) -> bool:
+        """Whether chaos is over."""
+        return self._heal.is_set()
+
+    async def chaos_lasts(self, seconds: float) -> bool:
+        """Wait that long, or until chaos is over; whether it goes on.  What was planned wakes nobody in the lull."""
+        with anyio.move_on_after(seconds):
+            await self._heal.wait()
+        return not self.healed
+
     async def run(self) -> None:
         """Live through the scenario."""
         from ._faults import FaultDriver
@@ -165,7 +177,7 @@ class World:
                     tasks.start_soon(driver.run)
                     await anyio.sleep_until(self.scenario.chaos_seconds)
                     await self._make_up(driver)
-                    self.healed = True
+                    self._heal.set()
                     driver.heal()
                     self.note("world", "act", "heal")
                     await self._converge()
@@ -188,9 +200,26 @@ class World:
 
     def _satisfied(self) -> bool:
         scenario = self.scenario
-        given = {kind: sum(seat.given for seat in self.seats if seat.plan.type == kind) for kind in TYPES}
-        enough = sum(given.values()) >= scenario.jobs_min and (not scenario.jobs_min or all(given.values()))
+        enough = self._given.total() >= scenario.jobs_min and not (scenario.jobs_min and self._wanting)
         return enough and self.faults >= scenario.faults_min
+
+    @property
+    def _given(self) -> Counter[str]:
+        """Jobs that workers were assigned, by their type."""
+        return sum((seat.given for seat in self.seats), Counter[str]())
+
+    @property
+    def _wanting(self) -> list[str]:
+        """Types of which no worker has had a job."""
+        given = self._given
+        return [name for name in TYPES if not given[name]]
+
+    def can_spare(self, seat: Seat) -> bool:
+        """Whether the scenario's minimum of jobs can be had without this worker from now on."""
+        if not seat.given or set(seat.plan.types) & set(self._wanting):
+            return False
+        others = any(not other.barred for other in self.seats if other is not seat)
+        return others or self._given.total() >= self.scenario.jobs_min
 
     async def _make_up(self, driver: FaultDriver) -> None:
         """More chaos, until workers were given enough jobs of each type and enough faults took effect."""
@@ -202,17 +231,30 @@ class World:
                 return
             if self.faults < self.scenario.faults_min:
                 driver.strike(draw_fault(rng, rng.choice(kinds), self.now()))
-            wanted = [seat for seat in self.seats if not seat.given] or self.seats
-            seat = rng.choice(wanted)
-            if seat.worker is not None and seat.worker.book.full:
-                # A job that hangs holds the only place: its room is closed.
-                job = next(iter(seat.worker.jobs), None)
-                if job is not None:
-                    self.rooms.delete_room(job.job.room.name)
-            plan = draw_job(rng, self.now(), seat.plan.type, f"room-{number}")
-            self._launch(number, replace(plan, request="accept"))
-            number += 1
+            if seat := self._somebody(rng):
+                assert seat.worker is not None
+                if seat.worker.book.full:
+                    # A job that hangs holds the only place: its room is closed.
+                    job = next(iter(seat.worker.jobs), None)
+                    if job is not None:
+                        self.rooms.delete_room(job.job.room.name)
+                plan = draw_job(rng, self.now(), seat.type, f"room-{number}")
+                self._launch(number, replace(plan, request="accept"))
+                number += 1
             await anyio.sleep(_ROUND)
+
+    def _somebody(self, rng: random.Random) -> Seat | None:
+        """A worker to have another job: one that serves a type of which there was none, if any is missing.  Where that
+        type's turn has not come, the turns before it are made short."""
+        wanting = self._wanting
+        working = [seat for seat in self.seats if seat.worker is not None and not seat.worker.draining]
+        serving = [seat for seat in working if not wanting or seat.type in wanting]
+        if serving:
+            return rng.choice(serving)
+        for seat in working:
+            if set(seat.plan.turns) & set(wanting) or seat.plan.type in wanting:
+                self.stop(seat)
+        return None
 
     async def _converge(self) -> None:
         converged = await self._wait(lambda: all(self._settled(seat) for seat in self.seats), CONVERGENCE)
@@ -238,8 +280,8 @@ class World:
         await anyio.sleep(LULL)
         steps = self.trace.steps - steps
         self.quiet = False
-        if idle:
-            workers = sum(seat.worker is not None for seat in self.seats)
+        workers = sum(seat.worker is not None for seat in self.seats)
+        if idle and workers:  # the only one may have been refused for good
             self.note("world", "lull", "over", "", steps=steps, seconds=LULL, workers=workers, backend=self.backend)
 
     async def _draw_curtain(self) -> None:
@@ -335,12 +377,15 @@ class World:
         plan = seat.plan
         await anyio.sleep_until(plan.starts_at)
         while not self.over:
+            seat.type = plan.types[seat.life % len(plan.types)]
             seat.life += 1
             who_am_i.set(seat.label)
             seat.worker = worker = self._make_worker(seat)
             self._watch(seat, worker)
             seat.pause = 1.0
-            self.note(seat.label, "worker", "started", "", **asdict(plan))
+            self.note(seat.label, "worker", "started", "", **asdict(replace(plan, type=seat.type)))
+            if plan.turns:
+                self.tasks.start_soon(self._end_turn, seat, worker)
             error: AgentError | None = None
             with anyio.CancelScope() as scope:
                 seat.scope = scope
@@ -368,12 +413,18 @@ class World:
                 return
             await anyio.sleep(seat.pause)
 
+    async def _end_turn(self, seat: Seat, worker: UniversalWorker) -> None:
+        """This life makes way for one that serves another type."""
+        if await self.chaos_lasts(seat.plan.turn_seconds) and seat.worker is worker and not worker.draining:
+            self.stop(seat)
+
     def _watch(self, seat: Seat, worker: UniversalWorker) -> None:
         """Note what the worker and its job book do, at the instant they do it."""
         label = seat.label
 
         def on_change(record: JobRecord, change: Input) -> None:
-            seat.given += change is Input.ASSIGN
+            if change is Input.ASSIGN:
+                seat.given[seat.type] += 1
             self.note(label, "stage", change.name.lower(), record.job_id, now=record.stage.name.lower())
 
         def on_event(event: object) -> None:
@@ -409,8 +460,8 @@ class World:
             _SECRET,
             ScriptedHandler(self, seat),
             WorkerOptions(
-                agent_name=f"sim-{plan.type}",
-                job_type=JobType[plan.type.upper()],
+                agent_name=f"sim-{seat.type}",
+                job_type=JobType[seat.type.upper()],
                 max_jobs=plan.max_jobs,
                 shutdown_timeout=plan.shutdown_timeout,
                 cancel_grace=plan.cancel_grace,
@@ -468,11 +519,11 @@ class World:
         script = {k: v for k, v in asdict(job).items() if k in ("request", "do", "seconds", "children", "cleanup")}
         record = self.server.create_dispatch(job.room, f"sim-{job.type}", metadata=json.dumps(script))
         self.dispatches.append((job.room, record.id))
-        self.note("world", "job", "launched", "", number=number, type=job.type, dispatch=record.id)
+        served = any(seat.serves(job.type) for seat in self.seats)
+        self.note("world", "job", "launched", "", number=number, type=job.type, dispatch=record.id, served=served)
         if job.delete_after:
             self.tasks.start_soon(self._delete_later, job, record.id)
 
     async def _delete_later(self, job: JobPlan, dispatch_id: str) -> None:
-        await anyio.sleep(job.delete_after)
-        if self.server is not None:
+        if await self.chaos_lasts(job.delete_after) and self.server is not None:
             self.server.delete_dispatch(job.room, dispatch_id)
