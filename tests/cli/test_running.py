@@ -114,6 +114,15 @@ def test_the_first_signal_drains_and_the_second_cancels(start: Start, write: Wri
     assert "FAILED (worker cancelled)" in dev.text
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "trio"])
+def test_a_handler_that_exits_ends_the_process_with_its_code(start: Start, write: Write, loop: str) -> None:
+    leaver = WAITER.replace("    pass", "    async def on_job_assigned(self, ctx):\n        raise SystemExit(3)")
+    dev = start("dev", write("agent.py", leaver), "--room", "demo", "--backend", loop)
+    assert dev.wait() == 3
+    assert "Traceback" not in dev.text
+    assert "bug" not in dev.text
+
+
 def test_serve_dispatch_and_run_work_across_processes(start: Start, command: Command, write: Write) -> None:
     server = start("serve", "--port", "0")
     env = server_environment(server)

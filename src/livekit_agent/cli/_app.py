@@ -104,8 +104,8 @@ def _run(arguments: Sequence[str]) -> int:
     except click.Abort:
         return ExitCode.INTERRUPTED
     except BaseException as error:  # boundary: the process ends here, every error must become an exit code
-        if _is_broken_pipe(error):
-            raise
+        if isinstance(error, SystemExit) or _is_broken_pipe(error):
+            raise  # sys.exit() in the user's code means what it always means
         code = exit_code(error)
         if code is None:
             _report_bug(error)

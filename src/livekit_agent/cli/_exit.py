@@ -14,6 +14,7 @@ not, 70 is a bug of ours or a handler that would not stop.
 78         the configuration is wrong
 130, 143   a second SIGINT or SIGTERM cancelled the jobs
 141        nobody reads the output any more, as of a process that SIGPIPE ends
+any other  what the user's own code gave ``sys.exit()``
 =========  =====================================================================
 """
 
