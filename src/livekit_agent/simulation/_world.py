@@ -274,13 +274,15 @@ class World:
             self.rooms.delete_room(record.name)
         idle = await self._wait(lambda: not any(seat.worker and seat.worker.jobs for seat in self.seats), CURTAIN)
         self.note("world", "act", "lull" if idle else "no lull")
+        workers = sum(seat.worker is not None for seat in self.seats)
         await anyio.sleep(3.0)  # statuses are proven, standings told
+        # The server gives up the connections of earlier lives in its own time, which is not what is watched.
+        await self._wait(lambda: self.exchange.open <= workers, CURTAIN)
         self.quiet = True
         steps = self.trace.steps
         await anyio.sleep(LULL)
         steps = self.trace.steps - steps
         self.quiet = False
-        workers = sum(seat.worker is not None for seat in self.seats)
         if idle and workers:  # the only one may have been refused for good
             self.note("world", "lull", "over", "", steps=steps, seconds=LULL, workers=workers, backend=self.backend)
 
