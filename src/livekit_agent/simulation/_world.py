@@ -105,7 +105,7 @@ class World:
         self.server_lives = 0
         self.downtime = 1.0
         self.over = False
-        self.quiet = False
+        self._census: anyio.CancelScope
         self._heal = anyio.Event()
         self.people: dict[str, Room] = {}
         self.dispatches: list[tuple[str, str]] = []
@@ -275,14 +275,15 @@ class World:
         idle = await self._wait(lambda: not any(seat.worker and seat.worker.jobs for seat in self.seats), CURTAIN)
         self.note("world", "act", "lull" if idle else "no lull")
         workers = sum(seat.worker is not None for seat in self.seats)
-        await anyio.sleep(3.0)  # statuses are proven, standings told
-        # The server gives up the connections of earlier lives in its own time, which is not what is watched.
+        # Nothing else shall wake: statuses are proven, standings told, the rooms' last counts are due, and the server
+        # has given up the connections of earlier lives, which it does in its own time.
+        self._census.cancel()
+        await anyio.sleep(max(3.0, self.rooms.delays.counting))
         await self._wait(lambda: self.exchange.open <= workers, CURTAIN)
-        self.quiet = True
         steps = self.trace.steps
         await anyio.sleep(LULL)
         steps = self.trace.steps - steps
-        self.quiet = False
+        self.tasks.start_soon(self._take_census)
         if idle and workers:  # the only one may have been refused for good
             self.note("world", "lull", "over", "", steps=steps, seconds=LULL, workers=workers, backend=self.backend)
 
@@ -317,14 +318,14 @@ class World:
 
     async def _take_census(self) -> None:
         """Count tasks, and those without a parent: on asyncio, what no task group knows."""
-        while True:
-            if not self.quiet:
+        with anyio.CancelScope() as self._census:
+            while True:
                 tasks = anyio.get_running_tasks()
                 orphans = sum(task.parent_id is None for task in tasks)
                 if self._orphans is None:
                     self._orphans = orphans  # the root, and what the backend keeps for itself
                 self.note("world", "census", "", "", tasks=len(tasks), orphans=orphans - self._orphans)
-            await anyio.sleep(CENSUS)
+                await anyio.sleep(CENSUS)
 
     # ------------------------------------------------------------------------------------ the server
 
