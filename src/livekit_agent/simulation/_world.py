@@ -21,6 +21,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -295,7 +296,9 @@ class World:
             worker = seat.worker
             if worker is not None:
                 self.stop(seat, 1.0)
-                await self.check_checkpoints(seat.label, {"worker.stop": worker.stop, "wait_stuck": worker.wait_stuck})
+                # With the same time-out: without one the second call would shorten the stop.
+                calls = {"worker.stop": partial(worker.stop, 1.0), "wait_stuck": worker.wait_stuck}
+                await self.check_checkpoints(seat.label, calls)
         await self._wait(lambda: all(seat.worker is None for seat in self.seats), CURTAIN)
         for room in list(self.people.values()):
             await room.disconnect()
