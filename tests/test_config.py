@@ -7,6 +7,7 @@ import math
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -185,12 +186,12 @@ def test_what_is_missing_is_reported_together_with_how_to_set_it() -> None:
 
 
 def test_a_value_of_a_wrong_type_is_told_once_with_all_the_rest_and_never_shown() -> None:
-    wrong: dict[str, object] = {
+    wrong: dict[str, Any] = {
         "url": 7880, "api_key": b"APIb2cKpQ7xYz9T", "api_secret": ["s3cr3t-that-nobody-may-see"], "agent_name": 1,
         "namespace": "\ud800", "max_jobs": True, "log_level": ("info",), "recovery_enabled": "no",
         "websocket_debug": 1, "proxy_url": 3, "no_proxy": None, "ca_file": 0,
     }  # fmt: skip
-    config = Config(**wrong)  # type: ignore[arg-type]
+    config = Config(**wrong)
     told = faults_of(config)
     assert set(told) == set(wrong)
     assert all("expected" in fault.message for fault in told.values())
@@ -202,6 +203,12 @@ def test_max_jobs_is_a_whole_number_or_none(value: object) -> None:
     (fault,) = faults_of(Config.from_env(GOOD).with_values("--max-jobs", max_jobs=value)).values()
     assert fault.field == "max_jobs"
     assert fault.message == "--max-jobs: expected a whole number, or None for no limit"
+
+
+def test_an_empty_proxy_is_none() -> None:
+    config = Config.from_env(GOOD).with_values("a program", proxy_url="")
+    validate_config(config)
+    assert config.proxy is None
 
 
 @pytest.mark.parametrize("name", ["url", "api_key", "api_secret"])

@@ -75,7 +75,8 @@ async def test_a_read_takes_no_more_than_its_bound() -> None:
     asked: list[int] = []
     async with world() as w:
         await w.gateway.registered()
-        stream: Any = w.worker._supervisor.session._stream  # type: ignore[union-attr]
+        session: Any = w.worker._supervisor.session
+        stream = session._stream
         receive = stream.receive
 
         async def noted(size: int = 0) -> bytes:

@@ -64,7 +64,7 @@ def _type_faults(config: Config) -> Iterable[ConfigError]:
             yield _fault(config, name, "expected text that UTF-8 can write")
     for name in _TEXTS_OR_NONE:
         value = getattr(config, name)
-        if value is not None and not (is_text(value) and value):
+        if value is not None and not is_text(value):
             yield _fault(config, name, "expected text, or None")
     for name in _SWITCHES:
         if not isinstance(getattr(config, name), bool):

@@ -109,11 +109,8 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
     ) -> None:
         self.options = options if options is not None else WorkerOptions()
         self._endpoint = parse_url(url, allow_plaintext=self.options.allow_plaintext)
-        for name, value in (("api_key", api_key), ("api_secret", api_secret)):
-            if not value:
-                raise ConfigError(f"{name}: empty", field=name, hint=f"set LIVEKIT_{name.upper()}")
-            if not is_text(value):
-                raise ConfigError(f"{name}: expected text", field=name)
+        _check_credential("api_key", api_key)
+        _check_credential("api_secret", api_secret)
         check_handler(handler)
         self.handler = handler
         self.log: Logger = self.options.logger or logging.getLogger("livekit_agent")
@@ -406,3 +403,11 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self.log.error("%s in a handler: cancelling all jobs", type(exc).__name__)
         self._shutdown.reason = CancelReason.WORKER_CANCELLED
         self.request_stop(0)
+
+
+def _check_credential(name: str, value: object) -> None:
+    """Found where the worker is built: later it is a refusal that says nothing of the reason."""
+    if not value:
+        raise ConfigError(f"{name}: empty", field=name, hint=f"set LIVEKIT_{name.upper()}")
+    if not is_text(value):
+        raise ConfigError(f"{name}: expected text", field=name)
