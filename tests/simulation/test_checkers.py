@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from livekit_agent.simulation._checkers import CHECKERS
@@ -217,6 +219,14 @@ GOOD = {
 1.5 w0.1#3  dial    -           -
 1.5 w0.1    event   connection_lost -   retry_in=2.0
 """,
+    "a handler that returns just before the stop's deadline, and a task of its own that does not": RUNNING
+    + f"""
+2   w0.1    handler child       J
+10  w0.1    worker  stop        -   timeout=5
+15  w0.1    handler returned    J
+{math.nextafter(15, 16)!r} w0.1 handler child~out J
+{math.nextafter(15, 16)!r} w0.1 event job_ended J status=FAILED reason=worker_shut_down_before_the_job_ended
+""",
 }
 
 BAD = {
@@ -351,6 +361,14 @@ BAD = {
     + """
 10  w0.1    worker  stop        -   timeout=5
 14  w0.1    handler cancelled   J
+14  w0.1    event   job_ended   J   status=FAILED reason=worker_shut_down_before_the_job_ended
+""",
+    "T1 a task of the handler's own": RUNNING
+    + """
+2   w0.1    handler child       J
+10  w0.1    worker  stop        -   timeout=5
+12  w0.1    handler returned    J
+14  w0.1    handler child~out   J
 14  w0.1    event   job_ended   J   status=FAILED reason=worker_shut_down_before_the_job_ended
 """,
     "T1 too long": REGISTERED + "10 w0.1 worker stop - timeout=5\n40 w0.1 worker ended - elapsed=30\n",

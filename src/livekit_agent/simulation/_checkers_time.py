@@ -41,8 +41,8 @@ class T1_stop_is_exact(Checker):
         if note.what == "event":
             if note.data["reason"] == _DRAINED:
                 job = self.history.job(note)
-                if job.out and not job.running:
-                    self._judge_cut(life, job.out[-1], plain=job.plain)
+                if job.last_out is not None:
+                    self._judge_cut(life, job.last_out, plain=job.plain)
         elif life.stops and not note.data["error"]:
             elapsed = note.data["elapsed"]
             assert isinstance(elapsed, float | int)

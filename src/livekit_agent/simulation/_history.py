@@ -93,6 +93,8 @@ class JobStory:
     """How and when ``on_job_assigned`` was left."""
     children: int = 0
     """Tasks of its own that run."""
+    child_out: Note | None = None
+    """How and when the last of them was left."""
     cleanups: list[int] = field(default_factory=list[int])
     cleaned: list[int] = field(default_factory=list[int])
     terminated: list[float] = field(default_factory=list[float])
@@ -121,6 +123,15 @@ class JobStory:
     def plain(self) -> bool:
         """Whether its handler ends at once when it is cancelled."""
         return self.script.get("do") in PLAIN
+
+    @property
+    def last_out(self) -> Note | None:
+        """How and when the last of it was left: the handler, or a task that it had left behind when it returned."""
+        if self.running or not self.out:
+            return None
+        returned = self.out[-1]
+        child = self.child_out
+        return child if returned.kind == "returned" and child is not None and child.t > returned.t else returned
 
     @property
     def reason(self) -> str:
@@ -378,6 +389,7 @@ class History:
             job.children += 1
         elif kind == "child out":
             job.children -= 1
+            job.child_out = note
         elif kind == "cleanup":
             job.cleanups.append(int(note.data["number"]))  # pyright: ignore[reportArgumentType]
         elif kind == "cleaned":
