@@ -34,27 +34,56 @@ ENOUGH = 400
 pytestmark = pytest.mark.timeout(60 + 5 * SEEDS)
 
 
-@pytest.fixture(scope="module")
-def lived() -> dict[str, list[Lived]]:
-    return {}
+def test_seeds_keep_every_promise_and_are_worth_their_name(backend: str) -> None:
+    """All that is asked of a set of seeds, in one test: lived through once, they answer every question."""
+    runs = list(live_all(backend, range(FIRST, FIRST + SEEDS)))
+    assert len(runs) == SEEDS
+    no_promise_is_broken(runs)
+    no_log_record_shows_a_secret(runs)
+    each_has_two_minutes_of_chaos_eight_jobs_of_all_types_and_three_faults(runs)
+    nobody_reaches_a_goal_that_is_not_named(runs)
+    if SEEDS >= ENOUGH:
+        every_goal_is_reached(runs)
+        every_invariant_is_evaluated(runs)
 
 
-def all_lived(lived: dict[str, list[Lived]], backend: str) -> list[Lived]:
-    if backend not in lived:
-        lived[backend] = list(live_all(backend, range(FIRST, FIRST + SEEDS)))
-    return lived[backend]
-
-
-def test_no_promise_is_broken(lived: dict[str, list[Lived]], backend: str) -> None:
-    broken = [run for run in all_lived(lived, backend) if run.violations]
+def no_promise_is_broken(runs: list[Lived]) -> None:
+    broken = [run for run in runs if run.violations]
     report = "\n".join(f"{run.replay}\n    " + "\n    ".join(run.violations[:5]) for run in broken)
     assert not broken, f"{len(broken)} seeds break promises:\n{report}"
 
 
-def test_no_log_record_shows_a_secret(lived: dict[str, list[Lived]], backend: str) -> None:
+def no_log_record_shows_a_secret(runs: list[Lived]) -> None:
     """Read at DEBUG, whatever went wrong in them.  CI's thousand are read by ``simulate --complete``."""
-    leaks = [f"{run.replay}\n    {leak}" for run in all_lived(lived, backend) for leak in run.leaks]
-    assert leaks == []
+    assert [f"{run.replay}\n    {leak}" for run in runs for leak in run.leaks] == []
+
+
+def each_has_two_minutes_of_chaos_eight_jobs_of_all_types_and_three_faults(runs: list[Lived]) -> None:
+    for run in runs:
+        assert run.chaos >= 120.0, run.replay
+        assert run.jobs >= JOBS_MIN, run.replay
+        assert run.types == set(TYPES), run.replay
+        assert run.faults >= FAULTS_MIN, run.replay
+
+
+def nobody_reaches_a_goal_that_is_not_named(runs: list[Lived]) -> None:
+    assert {goal for run in runs for goal in run.goals} <= set(GOALS)
+
+
+def every_goal_is_reached(runs: list[Lived]) -> None:
+    reached = {goal for run in runs for goal in run.goals}
+    assert [goal for goal in GOALS if goal not in reached] == []
+
+
+def every_invariant_is_evaluated(runs: list[Lived]) -> None:
+    evaluated: Counter[str] = Counter()
+    for run in runs:
+        evaluated.update(run.evaluated)
+    assert [checker.name for checker in CHECKERS if not evaluated[checker.name]] == []
+
+
+def test_there_are_thirty_goals() -> None:
+    assert len(GOALS) >= 30
 
 
 def test_what_is_overheard_would_be_found() -> None:
@@ -62,22 +91,6 @@ def test_what_is_overheard_would_be_found() -> None:
         logging.getLogger("livekit_agent.anything").debug("joining with %s", {"token": "eyJhbGciOi"})
         logging.getLogger("livekit_agent").warning("harmless: AJ_tyeyJE66dhKh, AJ_eyJE66dhKh3t")
     assert (ear.read, ear.leaks) == (2, ["joining with {'token': 'eyJhbGciOi'}"])
-
-
-def test_each_seed_has_two_minutes_of_chaos_eight_jobs_of_all_types_and_three_faults(
-    lived: dict[str, list[Lived]], backend: str
-) -> None:
-    for run in all_lived(lived, backend):
-        assert run.chaos >= 120.0, run.replay
-        assert run.jobs >= JOBS_MIN, run.replay
-        assert run.types == set(TYPES), run.replay
-        assert run.faults >= FAULTS_MIN, run.replay
-
-
-@pytest.mark.skipif(SEEDS < ENOUGH, reason=f"needs {ENOUGH} seeds: LIVEKIT_AGENT_SEEDS={SEEDS}")
-def test_every_goal_is_reached(lived: dict[str, list[Lived]], backend: str) -> None:
-    reached = Counter(goal for run in all_lived(lived, backend) for goal in run.goals)
-    assert [goal for goal in GOALS if not reached[goal]] == []
 
 
 def test_a_thread_that_was_there_before_and_ends_meanwhile_is_nobodys_leak(backend: str) -> None:
@@ -98,19 +111,6 @@ def test_a_thread_that_was_there_before_and_ends_meanwhile_is_nobodys_leak(backe
     verdict = simulate(generate(1), backend=backend, checkers=(Dismisses, S1_nothing_left))
     assert not idle.is_alive()
     assert verdict.violations == ()
-
-
-def test_there_are_thirty_goals_and_nobody_reaches_others(lived: dict[str, list[Lived]], backend: str) -> None:
-    assert len(GOALS) >= 30
-    assert {goal for run in all_lived(lived, backend) for goal in run.goals} <= set(GOALS)
-
-
-@pytest.mark.skipif(SEEDS < ENOUGH, reason=f"needs {ENOUGH} seeds: LIVEKIT_AGENT_SEEDS={SEEDS}")
-def test_every_invariant_is_evaluated(lived: dict[str, list[Lived]], backend: str) -> None:
-    evaluated: Counter[str] = Counter()
-    for run in all_lived(lived, backend):
-        evaluated.update(run.evaluated)
-    assert [checker.name for checker in CHECKERS if not evaluated[checker.name]] == []
 
 
 def test_a_seed_has_one_to_three_workers_that_serve_all_types_between_them() -> None:

@@ -6,6 +6,7 @@ That our own worker passes it is tests/e2e/test_contracts.py's business.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,16 @@ def test_the_command_prints_a_table_and_ends_with_0() -> None:
     assert second.endswith("adapter   the job would have to tell what it sees")
     assert last.startswith("1 cases run in ")
     assert last.endswith(": 1 ok, 1 adapter")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes of Windows break otherwise")
+def test_a_reader_who_has_seen_enough_ends_the_command_quietly() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-W", "error", "-m", "livekit_agent.testing.contracts", "--list"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")  # what a shell reports of a process that SIGPIPE ended
 
 
 def test_the_command_ends_with_1_when_a_case_failed_and_shows_what_the_worker_printed() -> None:

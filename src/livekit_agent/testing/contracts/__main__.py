@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -112,5 +113,17 @@ def _json(results: list[Result], seconds: float) -> None:
     print(json.dumps({"event": "summary", "seconds": round(seconds, 1), "verdicts": dict(counts)}))
 
 
+def _until_nobody_reads() -> int:
+    """``main``; a reader who has seen enough (``| head``) ends it quietly, with what a shell makes of SIGPIPE."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # What is still held for a reader who is gone would be an error when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_until_nobody_reads())
