@@ -65,6 +65,7 @@ WRONG: dict[str, list[Any]] = {
     "auto_subscribe": [None, True, "all", 1],
     "load_calculator": [0.5, CustomLoadCalculator, lambda stats: 0.0, object(), AsyncLoad()],
     "job_timeout": [-1, math.nan, "10", True, None, -math.inf],
+    "reconnect_timeout": [-1, math.nan, "60", True, None],
     "shutdown_timeout": [-0.001, math.nan, "30", False, None],
     "cancel_grace": [-1, math.nan, math.inf, None, 10**400],
     "cleanup_timeout": [-1, math.nan, math.inf, "5"],
@@ -86,6 +87,7 @@ RIGHT: dict[str, list[Any]] = {
     "auto_subscribe": [AutoSubscribe.AUDIO, "nothing"],
     "load_calculator": [None, CustomLoadCalculator(calculator=lambda stats: 0.0)],
     "job_timeout": [0, 0.5, math.inf, 10**300],
+    "reconnect_timeout": [0, 60, math.inf],
     "shutdown_timeout": [0, 30, math.inf],
     "cancel_grace": [0, 1.5],
     "cleanup_timeout": [0, 5],
@@ -163,6 +165,10 @@ PROOFS: dict[str, str] = {
     "auto_subscribe": "test_options.py::test_auto_subscribe_is_what_the_agent_gets_unless_its_answer_says_otherwise",
     "load_calculator": "test_options.py::test_the_load_calculator_says_the_load_and_takes_the_job",
     "job_timeout": "test_options.py::test_job_timeout_ends_the_job",
+    "reconnect_timeout": (
+        "runtime/test_job_endings.py::"
+        "test_a_room_that_does_not_come_back_is_lost_at_the_first_instant_after_reconnect_timeout"
+    ),
     "shutdown_timeout": "test_options.py::test_shutdown_timeout_is_how_long_a_stop_waits_for_jobs",
     "cancel_grace": "test_options.py::test_cancel_grace_is_how_long_a_cancelled_handler_may_take",
     "cleanup_timeout": "test_options.py::test_cleanup_timeout_is_how_long_clean_ups_may_take",

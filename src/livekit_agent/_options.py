@@ -69,6 +69,12 @@ class WorkerOptions:
     job_timeout: float = math.inf
     """Seconds a job may last, from its assignment, joining the room included."""
 
+    reconnect_timeout: float = 60.0
+    """Seconds a job's room may stay :class:`~livekit_agent.events.Reconnecting`; then it counts as lost.
+
+    The native library gives up by itself within some 30 s, as a rule; this bounds the exceptions.
+    """
+
     shutdown_timeout: float = 30.0
     """Seconds that running jobs get to finish by themselves when the worker stops."""
 
@@ -130,7 +136,7 @@ class WorkerOptions:
             fault("max_jobs", "expected a whole number or None", "None means no limit")
         elif self.max_jobs is not None and not 1 <= self.max_jobs <= JOBS_MAX:
             fault("max_jobs", f"not in 1..{JOBS_MAX}", "None means no limit; 0 would never work")
-        for name in ("shutdown_timeout", "cancel_grace", "cleanup_timeout", "job_timeout"):
+        for name in ("reconnect_timeout", "shutdown_timeout", "cancel_grace", "cleanup_timeout", "job_timeout"):
             seconds = _as_seconds(getattr(self, name))
             if seconds is None:
                 fault(name, "expected seconds, 0 or more")

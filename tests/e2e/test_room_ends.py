@@ -176,7 +176,8 @@ class Case:
         """Whether the room has reconnected, which takes three seconds.
 
         Now and then the library's second attempt, behind a resume that the server refused or that timed out, neither
-        ends nor fails for minutes; then there is nothing to be seen, and the case is played again.
+        ends nor fails for minutes; then there is nothing to be seen, and the case is played again.  (What bounds a job
+        then is ``reconnect_timeout``, in tests/runtime/test_job_endings.py.)
         """
         with anyio.move_on_after(30):
             await self.hears("Reconnected")
@@ -274,6 +275,7 @@ async def deleted_with_it(server: RealServer) -> None:
         )
 
 
+@pytest.mark.long
 async def test_the_handler_sees_what_becomes_of_its_room(tmp_path: Path) -> None:
     binary = server_binary()
     with another_network() as cable:

@@ -324,6 +324,29 @@ async def test_an_interrupted_connection_says_so_and_comes_back_or_not() -> None
             rooms.interrupt("r", "a")
 
 
+async def test_who_wants_to_know_of_the_connection_is_told_what_is_so_already() -> None:
+    told: list[str] = []
+    also: list[str] = []
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        a.tell_connection(lambda event: told.append(type(event).__name__))
+        rooms.interrupt("r", "a")
+        await settled()
+        rooms.restore("r", "a")
+        await settled()
+        assert told == ["Reconnecting", "Reconnected"]
+        rooms.interrupt("r", "a")
+        await settled()
+        told.clear()
+        a.tell_connection(lambda event: told.append(type(event).__name__))
+        assert told == ["Reconnecting"]
+        rooms.restore("r", "a")
+        rooms.lose("r", "a")
+        await a.wait_closed()
+        assert told == ["Reconnecting", "Reconnected", "Disconnected"]
+        a.tell_connection(lambda event: also.append(type(event).__name__))
+        assert also == ["Disconnected"]
+
+
 async def test_a_join_can_be_refused_once() -> None:
     async with MemoryRooms() as rooms:
         rooms.refuse_next("engine: signal failure: Bearer hunter2")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import anyio
 import pytest
 
@@ -244,6 +246,55 @@ async def test_the_end_of_the_room_ends_the_job(what: str, expected: tuple[objec
         assert w.gateway.final("AJ_1") == expected
         assert w.times["cancelled"] == began
         assert w.count("AJ_1 terminated") == 1
+
+
+async def test_a_room_that_does_not_come_back_is_lost_at_the_first_instant_after_reconnect_timeout() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            w.tell("cancelled")
+
+    async with world(assigned, reconnect_timeout=60) as w:
+        ends = w.worker.events(events.JobEnded)
+        await w.give()
+        await w.told("AJ_1 RUNNING")
+        broken_at = anyio.current_time()
+        w.rooms.interrupt("r", "agent-AJ_1")
+        await anyio.sleep(40)
+        w.rooms.interrupt("r", "agent-AJ_1")  # the library tries something else: the time runs from the first word
+        await w.told("AJ_1 terminated")
+        assert w.times["cancelled"] == math.nextafter(broken_at + 60, math.inf)
+        assert w.gateway.final("AJ_1") == (FAILED, "connection to the room lost")
+        assert (await anext(ends)).reason == "connection to the room lost: not back after 60 s"
+
+
+@pytest.mark.parametrize("resume", [True, False], ids=["resumed", "made anew"])
+async def test_a_room_that_is_back_in_time_has_all_its_time_again(resume: bool) -> None:
+    async def assigned(ctx: JobContext) -> None:
+        await anyio.sleep(200)
+
+    async with world(assigned, reconnect_timeout=60) as w:
+        await w.give()
+        await w.told("AJ_1 RUNNING")
+        for _ in range(3):
+            w.rooms.interrupt("r", "agent-AJ_1")
+            await anyio.sleep(59)
+            w.rooms.restore("r", "agent-AJ_1", resume=resume)
+        await w.told("AJ_1 terminated")
+        assert w.gateway.final("AJ_1") == (SUCCESS, "")
+
+
+async def test_a_room_may_reconnect_for_ever_where_that_is_wanted() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        await anyio.sleep(80_000)
+
+    async with world(assigned, reconnect_timeout=math.inf) as w:
+        await w.give()
+        await w.told("AJ_1 RUNNING")
+        w.rooms.interrupt("r", "agent-AJ_1")
+        await w.told("AJ_1 terminated")
+        assert w.gateway.final("AJ_1") == (SUCCESS, "")
 
 
 async def test_a_lost_socket_is_nothing_to_a_job() -> None:

@@ -26,6 +26,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "cancel_grace": 1.5,
         "cleanup_timeout": 2.0,
         "job_timeout": None,
+        "reconnect_timeout": 60.0,
     },
     ("worker", "ended"): {
         "error": "",

@@ -219,6 +219,15 @@ GOOD = {
 1.5 w0.1#3  dial    -           -
 1.5 w0.1    event   connection_lost -   retry_in=2.0
 """,
+    "a room that is back at the last instant, and is then given up at the first one after its time": RUNNING
+    + f"""
+2   world   room        broken      J
+62  world   room        back        J
+70  world   room        broken      J
+{math.nextafter(130, 200)!r} w0.1 handler cancelled J
+131 world   room        back        J
+131 w0.1    event       job_ended   J   status=FAILED reason=connection_to_the_room_lost:_not_back_after_60_s
+""",
     "a handler that returns just before the stop's deadline, and a task of its own that does not": RUNNING
     + f"""
 2   w0.1    handler child       J
@@ -335,6 +344,13 @@ BAD = {
     "S1 not converged": "9 world act not~converged",
     "S2": "5 world census - - tasks=20 orphans=1",
     "S3": RUNNING + ENDED,
+    "S3 the room": RUNNING
+    + """
+2   world   room        broken      J
+3   world   room        back        J
+3   w0.1    handler     cancelled   J
+3   w0.1    event       job_ended   J   status=FAILED reason=connection_to_the_room_lost:_not_back_after_60_s
+""",
     "S4": RUNNING
     + """
 3   w0.1    handler cancelled   J
@@ -380,6 +396,13 @@ BAD = {
 3   w0.1    event   connection_lost -   retry_in=2.1
 """,
     "T3": RUNNING.replace("asked       J", "asked J do=return seconds=5.0") + "3 w0.1 handler returned J\n",
+    "T3 a room given up too soon": RUNNING
+    + """
+2   world   room        broken      J
+61  w0.1    handler     cancelled   J
+61  w0.1    event       job_ended   J   status=FAILED reason=connection_to_the_room_lost:_not_back_after_60_s
+""",
+    "T3 a room not given up": RUNNING + "2 world room broken J\n63 world room back J\n",
     "T4": "9 world lull over - steps=150 seconds=30.0 workers=3 backend=trio",
     "T5": "1 w0.1#1 token - - seconds_left=-5.0",
     "R1": """

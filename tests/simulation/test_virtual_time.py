@@ -12,6 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
@@ -134,6 +135,23 @@ async def test_a_shielded_wait_inside_a_cancelled_group_takes_its_time_and_no_lo
         await anyio.sleep(1)
         group.cancel_scope.cancel()
     assert done == [5.0]
+    assert anyio.current_time() == 5.0
+
+
+async def test_the_clock_does_not_overtake_work_that_goes_on_inside_a_cancelled_group() -> None:
+    async def shielded() -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(2)
+            for _ in range(400):
+                await anyio.lowlevel.checkpoint()
+            assert anyio.current_time() == 2.0
+            await anyio.sleep(3)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep, 2.5)
+        group.start_soon(shielded)
+        await anyio.sleep(1)
+        group.cancel_scope.cancel()
     assert anyio.current_time() == 5.0
 
 

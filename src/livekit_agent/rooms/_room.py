@@ -50,6 +50,8 @@ __all__ = ["Room", "RoomStatistics", "join"]
 
 E = TypeVar("E", bound=events.RoomEvent)
 
+_OfConnection = events.Reconnecting | events.Reconnected | events.Disconnected
+
 #: The status, and neither a port nor a piece of a name.
 _REFUSED = re.compile(r"(?<![\w.:-])401(?![\w.-])|\bUnauthorized\b")
 
@@ -93,7 +95,7 @@ class Room(Presence, Session):
         self._reason: int | None = None
         self._asked_reason: int | None = None
         self._end: events.Disconnected | None = None
-        self._end_listener: Callable[[events.Disconnected], object] | None = None
+        self._connection_listener: Callable[[_OfConnection], object] | None = None
         self._dropped = 0
         transport.router.route_room(self._link.room_handle, self._receive, self._lost)
         ready = room_pb.ReadyForRoomEventRequest(room_handle=self._link.room_handle)
@@ -215,14 +217,16 @@ class Room(Presence, Session):
         assert self._end is not None
         return self._end
 
-    def tell_end(self, listener: Callable[[events.Disconnected], object]) -> None:
-        """Call ``listener``, synchronously, at the room's end; at once if it is over.
+    def tell_connection(self, listener: Callable[[_OfConnection], object]) -> None:
+        """Call ``listener``, synchronously, when the room reconnects, is back, and at its end; at once if that is now.
 
         For the job that the room belongs to, which is ended by it: one task less per job than waiting.
         """
-        self._end_listener = listener
+        self._connection_listener = listener
         if self._end is not None:
             listener(self._end)
+        elif self.connection_state is ConnectionState.RECONNECTING:
+            listener(events.Reconnecting())
 
     def _forget(self, subscription: Subscription) -> None:
         ref = weakref.ref(subscription)  # equal to the one that is kept
@@ -250,6 +254,8 @@ class Room(Presence, Session):
     def _emit(self, event: events.RoomEvent) -> None:
         for subscription in self._consumers():
             subscription.put(event)
+        if isinstance(event, (events.Reconnecting, events.Reconnected)) and self._connection_listener is not None:
+            self._connection_listener(event)
 
     # --- the library's side ---------------------------------------------------------------------------------------
 
@@ -293,8 +299,8 @@ class Room(Presence, Session):
         for subscription in self._consumers():
             subscription.end()
         self._closed.set()
-        if self._end_listener is not None:
-            self._end_listener(self._end)
+        if self._connection_listener is not None:
+            self._connection_listener(self._end)
 
     # --- streams ------------------------------------------------------------------------------------------------
 

@@ -76,8 +76,8 @@ class JobScope:
 
     # A worker may hold 10,000, and so many attributes in a dictionary weigh two kilobytes.
     __slots__ = (
-        "_deadline", "_done", "_host", "_metadata", "_note", "_phase", "_reason", "_scope", "_shutting_down",
-        "_started_at", "_timeout_alarm", "_warned", "_way", "end", "job",
+        "_deadline", "_done", "_host", "_metadata", "_note", "_phase", "_reason", "_reconnect_alarm", "_scope",
+        "_shutting_down", "_started_at", "_timeout_alarm", "_warned", "_way", "end", "job",
     )  # fmt: skip
 
     def __init__(self, host: JobHost, assigned: JobAssigned) -> None:
@@ -98,6 +98,7 @@ class JobScope:
         self._started_at = anyio.current_time()
         self._deadline = self._started_at + host.options.job_timeout
         self._timeout_alarm: Alarm | None = None
+        self._reconnect_alarm: Alarm | None = None
 
     def __repr__(self) -> str:
         return f"<JobScope {self.job.id} {self._phase.name}>"
@@ -167,8 +168,9 @@ class JobScope:
             # The job's boundary, where exceptions become values.  What must fly on is raised again below.
             raised = exc
         self._phase = Phase.ENDING
-        if self._timeout_alarm is not None:
-            self._timeout_alarm.stop()
+        for alarm in (self._timeout_alarm, self._reconnect_alarm):
+            if alarm is not None:
+                alarm.stop()
         end.user_code_ended()
         cancelled: BaseException | None = None
         try:
@@ -194,7 +196,7 @@ class JobScope:
             return  # ended while joining: the handler never runs
         host.report(self.job.id, JobStatus.RUNNING, "")
         self._phase = Phase.HANDLING
-        room.tell_end(self._room_ended)
+        room.tell_connection(self._connection_changed)
         if not host.deliveries:
             await self._handle(room, None)
             return
@@ -258,9 +260,20 @@ class JobScope:
             running=self,
         )
 
-    def _room_ended(self, closed: events.Disconnected) -> None:
-        if closed.reason != _LEFT_BY_OURSELVES:
-            self.cancel(_ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST))
+    def _connection_changed(self, event: events.Reconnecting | events.Reconnected | events.Disconnected) -> None:
+        """The room ends its job; so does one that takes too long to reconnect, which the library bounds only mostly."""
+        alarm = self._reconnect_alarm
+        if isinstance(event, events.Reconnecting):
+            if alarm is None:  # a resume that fails and becomes a full reconnect may say so again
+                seconds = self._host.options.reconnect_timeout
+                lost = partial(self.cancel, CancelReason.ROOM_LOST, f"not back after {seconds:g} s")
+                self._reconnect_alarm = self._host.timekeeper.at(anyio.current_time() + seconds, lost)
+            return
+        if alarm is not None:
+            alarm.stop()
+            self._reconnect_alarm = None
+        if isinstance(event, events.Disconnected) and event.reason != _LEFT_BY_OURSELVES:
+            self.cancel(_ROOM_ENDS.get(event.reason, CancelReason.ROOM_LOST))
 
     async def _pump(self, ctx: JobContext, happenings: AsyncIterator[events.RoomEvent]) -> None:
         """Deliver room events to the callbacks: in order, one at a time, each awaited."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._bounds import CLOSE_TIMEOUT, FLUSH_TIMEOUT, ROOM_LEAVE_TIMEOUT
-from ._history import ENDINGS, STUCK, JobStory, LifeStory
+from ._history import ENDINGS, NOT_BACK, STUCK, JobStory, LifeStory
 from ._judge import Checker, Jury
 from ._trace import Note
 
@@ -51,7 +51,7 @@ class S3_reasons_are_true(Checker):
         job = self.history.job(note)
         reason = str(note.data["reason"])
         how = job.out[-1].kind if job.out else ""
-        evidence = _EVIDENCE.get(reason.partition(":")[0] if reason.startswith("job shut itself") else reason)
+        evidence = _EVIDENCE.get(reason.partition(":")[0] if reason.startswith(_NOTED) else reason)
         if evidence is not None:
             self.judge(evidence(job, note), f"{note.job} ended for {reason!r}, and nothing like it happened")
         elif how == "cancelled":
@@ -73,6 +73,16 @@ def _timed_out(job: JobStory, note: Note) -> bool:
     return timeout is not None and note.t > job.assigned_at + float(timeout)
 
 
+def _lost(job: JobStory, note: Note) -> bool:
+    """Given up by the room, or by us when it did not come back in time."""
+    if NOT_BACK in str(note.data["reason"]):
+        return note.t >= job.given_up_at
+    return job.left_reason not in (1, 2, 4, 5, 10)
+
+
+#: Reasons behind which more may be said.
+_NOTED = ("job shut itself", "connection to the room lost")
+
 #: What must be in the trace when a job says that it ended for this.
 _EVIDENCE: Mapping[str, Callable[[JobStory, Note], bool]] = {
     "job terminated by the server": lambda job, note: job.terminate_heard_at is not None,
@@ -86,7 +96,7 @@ _EVIDENCE: Mapping[str, Callable[[JobStory, Note], bool]] = {
     "room closed": _room_reason(5, 10),
     "another participant took the agent's identity": _room_reason(2),
     "agent removed from the room": _room_reason(4),
-    "connection to the room lost": lambda job, note: job.left_reason not in (1, 2, 4, 5, 10),
+    "connection to the room lost": _lost,
     STUCK: lambda job, note: not job.plain or bool(job.script.get("cleanup")),
 }
 

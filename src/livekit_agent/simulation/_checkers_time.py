@@ -16,7 +16,7 @@ from .._bounds import (
     LASTING_REGISTRATION,
     LOAD_INTERVAL,
 )
-from ._history import LifeStory
+from ._history import NOT_BACK, JobStory, LifeStory
 from ._judge import Checker, Jury
 from ._trace import Note
 
@@ -91,9 +91,10 @@ class T2_backoff(Checker):
 
 
 class T3_never_early(Checker):
-    """Nobody wakes earlier than asked: handlers' sleeps, the answer's deadline, the pause between two connections."""
+    """Nobody wakes earlier than asked: handlers' sleeps, the answer's deadline, the pause between two connections; and
+    a job waits for its room to come back for exactly as long as it may."""
 
-    watches = ("handler returned", "dial", "event connection_lost", "say answer")
+    watches = ("handler returned", "dial", "event connection_lost", "say answer", "event job_ended", "room back")
 
     def __init__(self, jury: Jury) -> None:
         super().__init__(jury)
@@ -105,6 +106,12 @@ class T3_never_early(Checker):
             if job.script.get("do") == "return":
                 slept = job.started[0] + float(job.script["seconds"])
                 self.judge(note.t == slept, f"{note.job} slept until {note.t!r} instead of {slept!r}")
+        elif note.what == "room":
+            for life in self.history.lives.values():
+                if note.job in life.jobs:
+                    self._still_waits(life.jobs[note.job], note)
+        elif note.kind == "job_ended":
+            self._gave_up(self.history.job(note))
         elif note.what == "event":
             self._retry_at[note.who] = note.t + float(note.data["retry_in"])  # pyright: ignore[reportArgumentType]
         elif note.what == "dial":
@@ -116,6 +123,17 @@ class T3_never_early(Checker):
             unanswered = job.script.get("request") == "never" and not note.data["yes"]
             if unanswered and job.asked_at is not None and job.life.stopping_since > note.t:
                 self.judge(note.t == job.asked_at + ANSWER_TIMEOUT, f"{note.job} was given up early")
+
+    def _still_waits(self, job: JobStory, note: Note) -> None:
+        if job.plain and job.running:
+            due = job.given_up_at
+            self.judge(note.t < due, f"{note.job} still waits for its room, due at {due!r}")
+
+    def _gave_up(self, job: JobStory) -> None:
+        if NOT_BACK in job.reason and job.last_out is not None:
+            due, out = job.given_up_at, job.last_out.t
+            exact = out == due if job.plain else out >= due
+            self.judge(exact, f"{job.job} gave its room up at {out!r}, due at {due!r}")
 
 
 class T4_idle_is_idle(Checker):

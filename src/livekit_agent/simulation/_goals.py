@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from ._history import ENDINGS, History
+from ._history import ENDINGS, NOT_BACK, History
 from ._scenario import FAULT_KINDS, PAIRED, STATES
 from ._trace import Note
 
@@ -25,6 +25,7 @@ GOALS: tuple[str, ...] = (
     "a job ended while there was no connection",
     "a job outlived two connections",
     "a job was stuck",
+    "a job gave its room up",
     "a clean-up was cut",
     "a drain ended by itself",
     "a drain cut a job",
@@ -170,6 +171,8 @@ def _of_state(note: Note, history: History) -> Iterator[str]:
         job = history.job(note)
         if note.data["reason"] == "handler ignored its cancellation":
             yield "a job was stuck"
+        if NOT_BACK in job.reason:
+            yield "a job gave its room up"
         if 2 in job.cleanups and 2 not in job.cleaned:
             yield "a clean-up was cut"
     elif note.what == "worker" and note.kind == "stop" and len(life.stops) > 1:

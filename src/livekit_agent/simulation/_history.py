@@ -16,12 +16,15 @@ from typing import Any, ClassVar
 from ._scenario import Scenario
 from ._trace import Note
 
-__all__ = ["ENDINGS", "FINAL", "ConnectionStory", "History", "JobStory", "LifeStory", "life_of"]
+__all__ = ["ENDINGS", "FINAL", "NOT_BACK", "ConnectionStory", "History", "JobStory", "LifeStory", "life_of"]
 
 FINAL = ("SUCCESS", "FAILED")
 
 ENDINGS = ("returned", "raised", "cancelled")
 """How ``on_job_assigned`` is left."""
+
+#: In the reason of a job whose room took too long to reconnect.
+NOT_BACK = ": not back after "
 
 #: The reason of a job whose handler ignored its cancellation.
 STUCK = "handler ignored its cancellation"
@@ -86,6 +89,8 @@ class JobStory:
     """Statuses that a server heard."""
     joined_at: float | None = None
     joins: int = 0
+    breaks: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """When it heard that its room reconnects, and that it was back; infinity while it is not."""
     left_at: float | None = None
     left_reason: int | None = None
     started: list[float] = field(default_factory=list[float])
@@ -132,6 +137,15 @@ class JobStory:
         returned = self.out[-1]
         child = self.child_out
         return child if returned.kind == "returned" and child is not None and child.t > returned.t else returned
+
+    @property
+    def given_up_at(self) -> float:
+        """The first instant after the room had all the time that it may take to come back; infinity if it has not."""
+        for since, until in self.breaks:
+            due = math.nextafter(since + float(self.life.plan["reconnect_timeout"]), math.inf)
+            if due <= until:
+                return due
+        return math.inf
 
     @property
     def reason(self) -> str:
@@ -366,6 +380,11 @@ class History:
                 if note.kind == "entered":
                     job.joined_at = note.t
                     job.joins += 1
+                elif note.kind == "broken":
+                    if not job.breaks or job.breaks[-1][1] < math.inf:
+                        job.breaks.append((note.t, math.inf))
+                elif note.kind == "back":
+                    job.breaks[-1] = (job.breaks[-1][0], note.t)
                 else:
                     job.left_at, job.left_reason = note.t, int(note.data["reason"])  # pyright: ignore[reportArgumentType]
 

@@ -151,6 +151,7 @@ class WorkerPlan:
     cancel_grace: float = 1.5
     cleanup_timeout: float = 2.0
     job_timeout: float | None = None
+    reconnect_timeout: float = 60.0
     starts_at: float = 0.0
 
     @property
@@ -364,6 +365,7 @@ def _draw_workers(rng: random.Random) -> tuple[WorkerPlan, ...]:
             cancel_grace=rng.choice((0.5, 1.5, 1.5)),
             cleanup_timeout=rng.choice((0.0, 1.0, 2.0)),
             job_timeout=rng.choice((None, None, None, 5.0, 20.0)),
+            reconnect_timeout=rng.choice((1.0, 3.0, 60.0)),
             starts_at=rng.choice((0.0, 0.0, rng.uniform(0, 10))),
         )
         for types in rng.choice(topologies)

@@ -76,9 +76,25 @@ _KEY, _SECRET = "simkey", "simsecret-simsecret-simsecret-32"
 
 
 class _ScriptedRooms(MemoryRooms):
-    """Rooms that tell when somebody meets with a join that was scripted."""
+    """Rooms that tell when somebody meets with a join that was scripted, and what a job hears of its connection."""
 
     on_scripted: Callable[[], object] = staticmethod(lambda: None)
+    on_connection: Callable[[str, str], object]
+
+    async def connect(self, url: str, token: str, **settings: Any) -> Room:
+        """As the base class."""
+        room = await super().connect(url, token, **settings)
+        identity, tell = room.local_participant.identity, room.tell_connection
+
+        def tell_both(listener: Callable[[Any], object]) -> None:
+            def hear(event: events.RoomEvent) -> None:
+                self.on_connection(identity, type(event).__name__)
+                listener(event)
+
+            tell(hear)
+
+        room.tell_connection = tell_both
+        return room
 
     def admit(self, connection: MemoryTransport, token: str, async_id: int) -> None:
         """As the base class."""
@@ -166,6 +182,7 @@ class World:
                 async with self.rooms, anyio.create_task_group() as tasks:
                     self.tasks: TaskGroup = tasks
                     self.rooms.observe(self._on_ledger)
+                    self.rooms.on_connection = self._on_connection
                     self.note("world", "act", "chaos", seed=self.scenario.seed)
                     tasks.start_soon(self._serve)
                     for seat in self.seats:
@@ -366,6 +383,12 @@ class World:
         self._kill.set()
         return True
 
+    def _on_connection(self, identity: str, what: str) -> None:
+        """What a job is told, in the moment in which it is told."""
+        kind = {"Reconnecting": "broken", "Reconnected": "back"}.get(what)
+        if kind is not None:
+            self.note("world", "room", kind, identity.removeprefix("agent-"))
+
     def _on_ledger(self, event: LedgerEvent) -> None:
         if isinstance(event, ParticipantEntered | ParticipantGone):
             person = event.participant
@@ -473,6 +496,7 @@ class World:
                 cancel_grace=plan.cancel_grace,
                 cleanup_timeout=plan.cleanup_timeout,
                 job_timeout=math.inf if plan.job_timeout is None else plan.job_timeout,
+                reconnect_timeout=plan.reconnect_timeout,
             ),
             rooms=self.rooms,
             connector=lambda endpoint: self.exchange.dial(seat),
