@@ -35,6 +35,10 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)  # stable: else as they were shuffled
+
+
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> str:
     """The name of the backend this test runs on; a synchronous test that asks for it runs on both as well."""

@@ -195,6 +195,7 @@ def close(colour: Any, wanted: tuple[int, ...]) -> bool:
     return max(abs(a - b) for a, b in zip(colour, wanted, strict=True)) < 45
 
 
+@pytest.mark.long
 async def test_a_browser_hears_and_sees_the_agent_and_is_seen_and_both_call_each_other(
     shared_real_server: RealServer, tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_worker_of_livekit_agents_registers_with_serve_and_gets_a_job(
         worker.process.send_signal(signal.SIGINT)
 
 
+@pytest.mark.long
 def test_a_worker_of_the_javascript_framework_registers_with_serve_and_gets_a_job(serve: str, tmp_path: Path) -> None:
     name = unique("node")
     env = environment(serve, NODE_MODULES_PARENT=node_modules_parent())

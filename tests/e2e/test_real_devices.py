@@ -134,6 +134,7 @@ def test_what_the_speaker_plays_the_microphone_hears_until_the_sound_system_dies
     assert said["codes"] == ["DEVICE_LOST", "DEVICE_LOST"]
 
 
+@pytest.mark.long
 def test_the_echo_of_the_speaker_is_taken_out_of_the_microphone(sound_system: dict[str, str]) -> None:
     said = told("echo", "trio", sound_system)
     assert said["without"] > -40

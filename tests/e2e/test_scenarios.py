@@ -491,6 +491,7 @@ async def test_data_is_echoed_through_the_room(backdrop: Any) -> None:
             assert (await stage.job_end(job_id))[0] is JobStatus.FAILED
 
 
+@pytest.mark.long
 async def test_a_burst_of_a_hundred_dispatches_all_run(backdrop: Any) -> None:
     """A worker without a limit; the real server launches about 25 at a time, so the first ones warm its cache."""
     name, room = unique("burst"), unique("room")

@@ -273,6 +273,7 @@ async def test_case_105_the_server_answers_in_the_encoding_of_the_last_frame_it_
         assert len(worker.texts) == 1
 
 
+@pytest.mark.long
 async def test_case_106_and_107_who_is_registered_may_be_silent_and_who_is_not_is_dropped_after_ten_seconds(
     backdrop: Any,
 ) -> None:

@@ -111,6 +111,7 @@ async def test_a_dispatch_at_one_node_reaches_a_worker_at_the_other_and_they_mee
         assert await there.job_end(job_id) == (JobStatus.SUCCESS, "")
 
 
+@pytest.mark.long
 async def test_a_node_dies_under_a_job_whose_worker_is_at_the_other(cluster: Cluster) -> None:
     """The worker's own connection is whole and no termination comes.  The library notices the silence and joins again
     at the node that lives, which makes the room anew: the job goes on."""
@@ -139,6 +140,7 @@ async def test_a_node_dies_under_a_job_whose_worker_is_at_the_other(cluster: Clu
         assert (end.status, end.error) == (JobStatus.SUCCESS, None)
 
 
+@pytest.mark.long
 async def test_the_node_that_hosts_neither_dies_and_only_its_people_are_missed(cluster: Cluster) -> None:
     """Neither the room nor the worker: who came in by it is gone when the room's node gives up waiting, and the agent,
     which notices nothing else, is alone.  Then the room closes, and that is a normal end."""

@@ -38,6 +38,7 @@ def exits() -> int:
     return int(os.environ.get("LIVEKIT_AGENT_EXITS", 2 * len(ENDINGS))) // 2
 
 
+@pytest.mark.long
 def test_every_exit_is_quiet_and_has_its_code(native: NativeVenue, backend: str) -> None:
     wrong: list[str] = []
     for number, mode in enumerate(itertools.islice(itertools.cycle(ENDINGS), exits())):

@@ -52,6 +52,7 @@ async def test_calls_and_texts_go_both_ways_with_livekits_own_client(native: Nat
                 assert seen == {"text": ["ours", "there", {"k": "v"}, TEXT], "call": "42"}
 
 
+@pytest.mark.long
 @pytest.mark.real_server
 @pytest.mark.timeout(120)
 async def test_sound_pictures_bytes_and_a_thousand_calls_go_both_ways_with_livekits_own_client(

@@ -178,6 +178,7 @@ async def test_somebody_is_active_before_it_gets_what_we_send(venue: Venue) -> N
 # ------------------------------------------------------------------------------------------------ a task for each
 
 
+@pytest.mark.long
 async def test_each_participant_has_a_task_for_as_long_as_it_is_there(venue: Venue) -> None:
     diary: list[str] = []
 

@@ -30,6 +30,7 @@ def beside(scenario: Scenario) -> Scenario:
     return scenario
 
 
+@pytest.mark.long
 async def test_what_waits_for_a_timer(venue: Venue) -> None:
     async with venue.open():
         async with anyio.create_task_group() as group:

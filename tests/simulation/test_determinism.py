@@ -40,6 +40,7 @@ def hashes(process: subprocess.Popen[str]) -> list[str]:
     return lines
 
 
+@pytest.mark.long
 def test_the_hash_depends_on_nothing_but_seed_and_backend(backend: str) -> None:
     first, second = start(backend, hash_seed="0"), start(backend, hash_seed="random", noise=200_000)
     one, two = hashes(first), hashes(second)
@@ -56,6 +57,7 @@ def test_a_run_leaves_nothing_behind_that_the_next_would_see(backend: str) -> No
         assert simulate(plan, backend=backend).digest == first, engine
 
 
+@pytest.mark.long
 def test_without_the_seeded_order_the_hashes_differ(backend: str) -> None:
     """The negative control: were these equal, equality above would prove nothing."""
     first, second = start(backend, "plain", hash_seed="0"), start(backend, "plain", hash_seed="1", noise=200_000)

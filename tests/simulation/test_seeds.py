@@ -34,6 +34,7 @@ ENOUGH = 400
 pytestmark = pytest.mark.timeout(60 + 5 * SEEDS)
 
 
+@pytest.mark.long
 def test_seeds_keep_every_promise_and_are_worth_their_name(backend: str) -> None:
     """All that is asked of a set of seeds, in one test: lived through once, they answer every question."""
     runs = list(live_all(backend, range(FIRST, FIRST + SEEDS)))

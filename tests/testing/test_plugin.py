@@ -148,6 +148,7 @@ APART = TOGETHER.replace(
 )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("test", [TOGETHER, APART], ids=["together", "apart"])
 def test_a_read_await_write_race_is_found_and_replayed_in_a_new_process(
