@@ -77,6 +77,12 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["dev", "agent.py", "--say", "hello"], 2, "--call and --play need --room", "dev --help"),
         (["serve", "--port", "99999"], 2, "99999 is not in the range", "serve --help"),
         (["serve", "--api-key", "k"], 2, "--api-secret is missing", "serve --help"),
+        (["serve", "--host", "203.0.113.7", "--port", "0"], 69, "cannot listen on 203.0.113.7, port 0: ", "--host"),
+        (["join", ""], 2, "ROOM and --identity: expected a name", "join --help"),
+        (["join", "r", "--identity", ""], 2, "ROOM and --identity: expected a name", "join --help"),
+        (["join", "r", "--play", "agent.py"], 2, "--play: 'agent.py' is no WAV file", "join --help"),
+        (["join", "r", "--play", "."], 2, "--play: '.' cannot be read: Is a directory", "join --help"),
+        (["dev", "agent.py", "--room", "r", "--play", "agent.py"], 2, "'agent.py' is no WAV file", "dev --help"),
         (["dispatch", "create"], 2, "Missing argument 'ROOM'", "dispatch create --help"),
         (["dispatch", "list", "room"], 78, "LIVEKIT_URL: not set", "LIVEKIT_URL"),
         (["token", "--room", "r", "--identity", "i"], 78, "LIVEKIT_API_KEY: not set", "LIVEKIT_API_KEY_FILE"),
@@ -161,7 +167,7 @@ def test_files_that_hold_no_agent(command: Command, write: Write, text: str, cod
     assert result.code == code, result.err
     assert message in result.errors[0]
     assert "Traceback" not in result.err
-    assert len(result.errors) == 1
+    assert (len(result.errors), len(result.hints)) == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,10 @@ _HINTS: Mapping[int, str] = {
     403: "a proxy before the server refused the call",
     404: _NOT_LIVEKIT,
     405: _NOT_LIVEKIT,
+    501: _NOT_LIVEKIT,
     502: "a proxy before the server cannot reach it",
+    503: "a proxy before the server cannot reach it",
+    504: "a proxy before the server cannot reach it",
 }
 
 
@@ -222,6 +225,8 @@ def _refused(what: str, response: httpx.Response, body: bytes) -> ApiError:
         hint = _HINTS.get(status, "")
     elif code == "bad_route":
         hint = _NOT_LIVEKIT
+    elif code == "not_found":
+        hint = "it may have ended; ask for a list of what there is"
     elif code == "unavailable":
         hint = "a room that is not live has no dispatches; a server may also have no node for it"
     return ApiError(f"{what}: {text or f'HTTP {status}'}", status=status, twirp_code=code, hint=hint)

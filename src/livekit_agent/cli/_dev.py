@@ -17,7 +17,15 @@ import click
 
 from ..config import Config
 from ._help import Command, Option
-from ._options import agent_options, backend_option, connection_options, log_option, read_config, timing_options
+from ._options import (
+    agent_options,
+    backend_option,
+    check_sound,
+    connection_options,
+    log_option,
+    read_config,
+    timing_options,
+)
 
 if TYPE_CHECKING:
     from ..dispatch import DispatchServer
@@ -99,8 +107,10 @@ def dev(
         raise click.UsageError("--say, --chat, --call and --play need --room, where somebody can hear it")
     if call is not None and not call.strip():
         raise click.UsageError("--call: which method?  For example --call 'add 1 2'")
-    if play is not None and not play.isdigit() and not Path(play).is_file():
-        raise click.UsageError(f"--play: there is no file {play!r}; a number is a tone of so many Hz")
+    if play is not None and not play.isdigit():
+        if not Path(play).is_file():
+            raise click.UsageError(f"--play: there is no file {play!r}; a number is a tone of so many Hz")
+        check_sound(play)
     config = read_config(flags)
     set_up_logging(config.log_level)
     module = load_file(file)

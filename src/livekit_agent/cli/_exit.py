@@ -5,9 +5,9 @@ not, 70 is a bug of ours or a handler that would not stop.
 
 =========  =====================================================================
 0          done; drained
-1          an error in the user's own code
+1          an error in the user's own code, or a server that says no to a request
 2          wrong usage
-69         the server cannot be reached
+69         the server cannot be reached, or ``serve`` cannot listen
 70         an internal error, or a handler that ignored its cancellation
 75         gave up after ``--max-connect-failures``
 77         the server refused the key or secret
@@ -42,7 +42,7 @@ from .._errors import (
 if TYPE_CHECKING:
     from ..config import Config
 
-__all__ = ["ExitCode", "UserCodeError", "exit_code", "only", "report"]
+__all__ = ["ExitCode", "ListenError", "UserCodeError", "exit_code", "only", "report"]
 
 
 class ExitCode(IntEnum):
@@ -67,10 +67,18 @@ class UserCodeError(AgentError):
     default_message = "the agent's code could not be loaded"
 
 
+class ListenError(AgentError):
+    """The dispatch server cannot listen where it should."""
+
+    code = "CANNOT_LISTEN"
+    default_message = "cannot listen"
+
+
 # First match counts, so the special come before the general.
 _CODES: tuple[tuple[type[BaseException], ExitCode], ...] = (
     (click.UsageError, ExitCode.USAGE),
     (UserCodeError, ExitCode.USER),
+    (ListenError, ExitCode.UNAVAILABLE),
     (HandlerDefinitionError, ExitCode.USER),
     (ConfigError, ExitCode.CONFIG),
     (InvalidJobTypeError, ExitCode.CONFIG),

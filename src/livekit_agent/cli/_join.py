@@ -22,7 +22,7 @@ from .._bounds import SHOWN_TEXT_BYTES_MAX
 from .._errors import AgentError, ConnectionLostError, printable
 from ..config import Config
 from ._help import Command, Option
-from ._options import Duration, backend_option, connection_options, log_option, read_config
+from ._options import Duration, backend_option, check_sound, connection_options, log_option, read_config
 
 if TYPE_CHECKING:
     from .. import events
@@ -62,6 +62,10 @@ def join(room: str, identity: str, name: str, as_json: bool, backend: str, **fla
     from ._exit import only
     from ._logging import set_up_logging
 
+    if not room or not identity:
+        raise click.UsageError("ROOM and --identity: expected a name; a server lets nobody in without")
+    if flags["play"] is not None:
+        check_sound(flags["play"])
     config = read_config(flags)
     only(config, "url", "api_key", "api_secret")
     set_up_logging(config.log_level)

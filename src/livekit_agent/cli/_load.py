@@ -152,7 +152,10 @@ def _refuse(given: list[str], reason: str) -> None:
 def _module_options(module: ModuleType) -> WorkerOptions | None:
     options = getattr(module, "options", None)
     if options is not None and not isinstance(options, WorkerOptions):
-        raise UserCodeError(f"{module.__name__}.options is {type(options).__name__}, not WorkerOptions")
+        raise UserCodeError(
+            f"{module.__name__}.options is {type(options).__name__}, not WorkerOptions",
+            hint="write options = WorkerOptions(max_jobs=3), or call it something else",
+        )
     return options
 
 

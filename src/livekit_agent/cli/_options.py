@@ -21,6 +21,7 @@ __all__ = [
     "Duration",
     "agent_options",
     "backend_option",
+    "check_sound",
     "connection_options",
     "flags_given",
     "log_option",
@@ -218,6 +219,18 @@ def backend_option(function: F) -> F:
         type=click.Choice(["asyncio", "trio"]),
         help="The event loop to run on.",
     )(function)
+
+
+def check_sound(path: str) -> None:
+    """A usage error for a file that --play could not play: found before anybody is in a room."""
+    import wave
+
+    try:
+        wave.open(path, "rb").close()
+    except OSError as error:
+        raise click.UsageError(f"--play: {path!r} cannot be read: {error.strerror}") from None
+    except (wave.Error, EOFError):
+        raise click.UsageError(f"--play: {path!r} is no WAV file") from None
 
 
 def read_config(flags: Mapping[str, Any]) -> Config:

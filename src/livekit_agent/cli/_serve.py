@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AsyncExitStack
 from typing import Any
 
 import click
 
+from .._errors import printable
 from ._help import Command, Option
 from ._options import backend_option, log_option, read_config
 
@@ -58,9 +60,19 @@ async def _serve(host: str, port: int, api_key: str | None, api_secret: str | No
     import anyio
 
     from ..dispatch import DispatchServer
+    from ._exit import ListenError
 
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with DispatchServer(host=host, port=port, api_key=api_key, api_secret=api_secret) as server:
+        async with AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(
+                    DispatchServer(host=host, port=port, api_key=api_key, api_secret=api_secret)
+                )
+            except OSError as error:
+                raise ListenError(
+                    f"cannot listen on {printable(host)}, port {port}: {error.strerror or type(error).__name__}",
+                    hint="--port 0 takes a free one; --host is an address of this machine",
+                ) from None
             click.echo(f"dispatch server on {server.url}")
             click.echo(f"  export LIVEKIT_URL={server.url} LIVEKIT_API_KEY={server.api_key}")
             if api_secret is None:

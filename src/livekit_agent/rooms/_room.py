@@ -442,6 +442,8 @@ def _connect_error(text: str) -> RoomConnectError:
         return RoomConnectError(f"could not join the room: {printable(text)}", hint=hint, code="ROOM_REFUSED")
     elif "wait_pc_connection" in text:
         hint = "signalling works, media does not: check UDP and TCP ports, or the network interface"
+    elif "404 Not Found" in text:
+        hint = "is that URL a LiveKit server's, and its base path right?"
     elif "refused" in text or "timed out" in text:
         hint = "is a LiveKit server running at that URL?"
     return RoomConnectError(f"could not join the room: {printable(text)}", hint=hint)

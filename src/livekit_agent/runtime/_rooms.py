@@ -187,7 +187,8 @@ class _Line:
         except LocalProtocolError as exc:
             raise RoomConnectError(exc.message) from None
         except ConnectionLostError as exc:
-            raise RoomConnectError(f"could not reach the room's server: {exc.message}", hint=exc.hint) from None
+            hint = exc.hint or "is a LiveKit server listening there?"
+            raise RoomConnectError(f"could not reach the room's server: {exc.message}", hint=hint) from None
         except (anyio.EndOfStream, anyio.BrokenResourceError, OSError):
             raise RoomConnectError("the server closed the connection instead of answering") from None
         answer = self._first.pop(0)

@@ -86,7 +86,7 @@ def parse_url(url: str, *, allow_plaintext: bool = False) -> Endpoint:
     if not tls and not allow_plaintext and not endpoint.loopback:
         raise _fault(
             f"{parts.scheme}:// to {host} would send the worker's token in the clear",
-            "use wss://, or allow_plaintext=True on a network you trust",
+            "use wss://, or allow_plaintext=True (--allow-plaintext) on a network you trust",
         )
     return endpoint
 
