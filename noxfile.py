@@ -64,17 +64,11 @@ def endurance(session: nox.Session) -> None:
 
 @nox.session(python="3.12")
 def bench(session: nox.Session) -> None:
-    """The benchmarks; writes docs/benchmarks.md."""
+    """The benchmarks; writes docs/benchmarks.md.  ``-- --peer``: beside livekit-agents, in an environment of its own."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
+    if "--peer" in session.posargs:
+        session.run("python", "tests/e2e/foreign/install.py")
     session.run("python", "-m", "benchmarks", *session.posargs)
-
-
-@nox.session(python="3.12")
-def peer(session: nox.Session) -> None:
-    """The benchmarks beside livekit-agents 1.8.9, which gets an environment of its own."""
-    session.install("-e", ".[dev]", *CONSTRAINTS)
-    session.run("python", "tests/e2e/foreign/install.py")
-    session.run("python", "-m", "benchmarks", "--peer", *session.posargs)
 
 
 @nox.session(python="3.12")
