@@ -64,7 +64,7 @@ def endurance(session: nox.Session) -> None:
 
 @nox.session(python="3.12")
 def bench(session: nox.Session) -> None:
-    """The benchmarks; writes docs/benchmarks.md.  ``-- --peer``: beside livekit-agents, in an environment of its own."""
+    """The benchmarks; writes docs/benchmarks.md.  With ``-- --peer``, livekit-agents beside it in its own environment."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
     if "--peer" in session.posargs:
         session.run("python", "tests/e2e/foreign/install.py")
