@@ -64,7 +64,7 @@ def endurance(session: nox.Session) -> None:
 
 @nox.session(python="3.12")
 def bench(session: nox.Session) -> None:
-    """The benchmarks; writes docs/benchmarks.md.  With ``-- --peer``, livekit-agents beside it in its own environment."""
+    """The benchmarks; writes docs/benchmarks.md.  ``-- --peer``: beside livekit-agents, which it installs by itself."""
     session.install("-e", ".[dev]", *CONSTRAINTS)
     if "--peer" in session.posargs:
         session.run("python", "tests/e2e/foreign/install.py")

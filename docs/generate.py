@@ -37,7 +37,7 @@ def settings() -> str:
 def bounds() -> str:
     """The table of the limits."""
     lines = ["| limit | value | unit | when it is reached | why |", "|---|---|---|---|---|"]
-    lines += [f"| {b.name} | {b.maximum:,g} | {b.unit} | {b.when_full} | {b.why} |" for b in BOUNDS]
+    lines += [f"| {b.name} | {b.maximum:,.15g} | {b.unit} | {b.when_full} | {b.why} |" for b in BOUNDS]
     return "\n".join(lines)
 
 
