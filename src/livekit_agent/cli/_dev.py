@@ -22,6 +22,8 @@ from ._options import (
     backend_option,
     check_sound,
     connection_options,
+    debug_option,
+    flags_given,
     log_option,
     read_config,
     timing_options,
@@ -36,6 +38,9 @@ __all__ = ["dev"]
 
 DRAIN_TIME = 2.0
 """Whoever is at the keyboard wants to try again; 30 s are for deployments."""
+
+ELSEWHERE = ("--api-key", "--api-secret", "--ca-file", "--proxy", "--allow-plaintext")
+"""What is about a server that is not embedded."""
 
 
 @click.command(
@@ -82,6 +87,7 @@ DRAIN_TIME = 2.0
 @agent_options
 @timing_options
 @log_option
+@debug_option
 @backend_option
 def dev(
     file: str,
@@ -112,6 +118,8 @@ def dev(
             raise click.UsageError(f"--play: there is no file {play!r}; a number is a tone of so many Hz")
         check_sound(play)
     config = read_config(flags)
+    if not config.url and (idle := [flag for flag in flags_given(flags) if flag in ELSEWHERE]):
+        raise click.UsageError(f"{', '.join(idle)}: no effect without --url; the embedded server has its own key")
     set_up_logging(config.log_level)
     module = load_file(file)
     named = pick(module)

@@ -23,6 +23,7 @@ __all__ = [
     "backend_option",
     "check_sound",
     "connection_options",
+    "debug_option",
     "flags_given",
     "log_option",
     "read_config",
@@ -193,19 +194,18 @@ def timing_options(function: F) -> F:
 
 
 def log_option(function: F) -> F:
-    """--log-level, --websocket-debug."""
-    return _apply(
-        function,
-        [
-            _setting(
-                "log_level",
-                OUTPUT,
-                type=click.Choice(["debug", "info", "warn", "error"], case_sensitive=False),
-                help="How much to log, to stderr.",
-            ),
-            _setting("websocket_debug", OUTPUT, is_flag=True),
-        ],
-    )
+    """--log-level."""
+    return _setting(
+        "log_level",
+        OUTPUT,
+        type=click.Choice(["debug", "info", "warn", "error"], case_sensitive=False),
+        help="How much to log, to stderr.",
+    )(function)
+
+
+def debug_option(function: F) -> F:
+    """--websocket-debug, of workers."""
+    return _setting("websocket_debug", OUTPUT, is_flag=True)(function)
 
 
 def backend_option(function: F) -> F:

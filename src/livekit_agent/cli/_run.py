@@ -7,7 +7,15 @@ from typing import Any
 import click
 
 from ._help import Command
-from ._options import agent_options, backend_option, connection_options, log_option, read_config, timing_options
+from ._options import (
+    agent_options,
+    backend_option,
+    connection_options,
+    debug_option,
+    log_option,
+    read_config,
+    timing_options,
+)
 
 __all__ = ["run"]
 
@@ -21,6 +29,7 @@ __all__ = ["run"]
 @agent_options
 @timing_options
 @log_option
+@debug_option
 @backend_option
 def run(target: str, backend: Any, **flags: Any) -> int:
     """Run the worker that MODULE:NAME stands for.
