@@ -94,6 +94,14 @@ GOOD = {
     + "2.5 net broken choke - connection=w0.1#1\n"
     + TERMINATED
     + ENDED,
+    "a termination behind our own Close, while the outbox is full": RUNNING
+    + """
+2.5 net     broken  choke       -   connection=w0.1#1
+2.6 w0.1#1  hear    go_away     -
+3   w0.1#1  hear    termination J   unheard=true
+7   w0.1    handler returned    J
+7   w0.1    event   job_ended   J   status=SUCCESS
+""",
     "an offer refused by a full worker": RUNNING.replace("started     -\n", "started     -   max_jobs=1\n", 1)
     + """
 4   w0.1#1  hear    offer       K

@@ -211,7 +211,8 @@ class S8_full_outbox_blocks_nothing(Checker):
             if note.kind == "choke":
                 self._choked[str(note.data["connection"])] = note.t + float(note.data["seconds"])  # pyright: ignore[reportArgumentType]
         elif note.what == "hear":
-            if self._choked.get(note.who, -1.0) >= note.t:
+            # Behind a Close of ours nothing is heard any more, whether we can write or not.
+            if self._choked.get(note.who, -1.0) >= note.t and not note.data.get("unheard"):
                 job = self.history.job(note)
                 if job.running and job.plain and job.ended_at is None:
                     self._due[job.life.label, note.job] = note.t
