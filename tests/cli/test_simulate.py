@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import shlex
 import subprocess
@@ -16,10 +17,11 @@ from typing import Any
 import pytest
 
 from livekit_agent.cli._app import run_command_line
+from livekit_agent.rooms._memory_network import DELAYS
 from livekit_agent.simulation import _engine, _overheard
 from livekit_agent.simulation._checkers import CHECKERS, Checker
 from livekit_agent.simulation._goals import GOALS
-from livekit_agent.simulation._scenario import FAULT_KINDS, Fault, Scenario, generate
+from livekit_agent.simulation._scenario import FAULT_KINDS, PROFILES, Fault, Scenario, generate
 from livekit_agent.simulation._search import Summary
 from livekit_agent.simulation._trace import Note
 
@@ -139,6 +141,11 @@ def test_the_trace_holds_deliveries_steps_transitions_faults_draws_and_verdicts(
         (["--seed", "many"], "'many' is no seed: a number such as 17 or 0x11"),
         (["--seed", "1", "--seeds", "2"], "error: --seeds, --hours, --seed and --scenario exclude each other"),
         (["--hours", "0"], "--hours"),
+        (["--hours", "nan"], "error: --hours: nan has no end"),
+        (["--hours", "inf"], "error: --hours: inf has no end"),
+        (["--seed", "1", "--first-seed", "0"], "error: --first-seed says where many seeds begin"),
+        (["--scenario", __file__, "--first-seed", "7"], "error: --first-seed says where many seeds begin"),
+        (["--scenario", __file__, "--faults", "reset"], "error: --faults restricts what seeds draw"),
         (["--backend", "curio"], "curio"),
         (["--scenario", "nowhere.json"], "nowhere.json"),
     ],
@@ -167,6 +174,36 @@ def test_a_file_that_is_no_scenario_is_told(command: Command, tmp_path: Path, te
     result = command("--scenario", "six.json")
     assert result.code == 2
     assert error in result.err
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"workers": []}, "it has no workers"),
+        ({"delays": "sometimes"}, "'sometimes' is none of instant, livekit-1.13"),
+        ({"chaos_seconds": math.nan}, "chaos_seconds cannot be nan"),
+        ({"seed": "0x1"}, "seed cannot be '0x1'"),
+        ({"jobs_min": True}, "jobs_min cannot be True"),
+        ({"workers": [{"type": "room", "max_jobs": 0}]}, "max_jobs cannot be 0"),
+        ({"workers": [{"type": "room", "job_timeout": math.inf}]}, "job_timeout cannot be inf"),
+        ({"jobs": [{"at": "soon", "type": "room", "room": "r"}]}, "at cannot be 'soon'"),
+        ({"jobs": [{"at": 1, "type": "room", "room": None}]}, "room cannot be None"),
+        ({"faults": [{"at": -1.5, "kind": "reset"}]}, "at cannot be -1.5"),
+        ({"media": [{"at": 1.0, "frames": 2.5}]}, "frames cannot be 2.5"),
+    ],
+    ids=str,
+)
+def test_a_file_that_says_what_cannot_be_is_no_broken_promise(
+    command: Command, tmp_path: Path, change: dict[str, Any], error: str
+) -> None:
+    (tmp_path / "six.json").write_text(json.dumps({**json.loads(generate(6).to_json()), **change}))
+    result = command("--scenario", "six.json")
+    assert (result.code, result.out) == (2, "")
+    assert f"six.json: not a scenario: {error}" in result.err
+
+
+def test_the_profiles_of_scenarios_are_those_of_rooms() -> None:
+    assert set(PROFILES) == set(DELAYS)
 
 
 def test_every_fault_that_can_be_named_is_known() -> None:

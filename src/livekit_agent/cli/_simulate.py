@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shlex
 import sys
 import time
@@ -53,7 +54,7 @@ def _option(*names: str, section: str, **kwargs: Any) -> Any:
 @click.command(cls=Command, epilog=_EPILOG)
 @_option("--seeds", section="How much", type=click.IntRange(1), default_text="100", help="How many seeds.")
 @_option("--hours", section="How much", type=click.FloatRange(0, min_open=True), help="Simulated hours in all instead.")
-@_option("--first-seed", section="How much", type=_Seed(), default=0, default_text="0", help="Where to begin.")
+@_option("--first-seed", section="How much", type=_Seed(), default_text="0", help="Where to begin.")
 @_option("--seed", section="Replay", type=_Seed(), help="Live through this one seed again.")
 @_option(
     "--scenario",
@@ -82,7 +83,7 @@ def _option(*names: str, section: str, **kwargs: Any) -> Any:
 def simulate(
     seeds: int | None,
     hours: float | None,
-    first_seed: int,
+    first_seed: int | None,
     seed: int | None,
     scenario: Path | None,
     trace: bool,
@@ -98,9 +99,15 @@ def simulate(
     """
     if sum(choice is not None for choice in (seeds, hours, seed, scenario)) > 1:
         raise click.UsageError("--seeds, --hours, --seed and --scenario exclude each other")
+    if hours is not None and not math.isfinite(hours):
+        raise click.UsageError(f"--hours: {hours} has no end")
+    if first_seed is not None and (seed is not None or scenario is not None):
+        raise click.UsageError("--first-seed says where many seeds begin; --seed and --scenario are one history")
+    if faults is not None and scenario is not None:
+        raise click.UsageError("--faults restricts what seeds draw; a scenario has its own")
     logging.getLogger("livekit_agent").setLevel(logging.CRITICAL + 1)  # its warnings are what is being simulated
     kinds = _kinds(faults)
-    runs = _runs(seeds, hours, first_seed, seed, scenario, kinds, backend)
+    runs = _runs(seeds, hours, first_seed or 0, seed, scenario, kinds, backend)
     total = 1 if seed is not None or scenario is not None else seeds or (None if hours else 100)
     again = _again(scenario, kinds, backend)
     show: _Json | _Pretty = _Json(again) if as_json else _Pretty(again, backend, total, hours)

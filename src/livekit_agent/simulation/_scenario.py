@@ -13,9 +13,10 @@ Pure: layer 2.
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, cast
 
 __all__ = [
@@ -220,6 +221,38 @@ class MediaPlan:
     """One of ``TROUBLES``."""
 
 
+PROFILES = ("instant", "livekit-1.13")
+"""What ``rooms.DELAYS`` knows by name."""
+
+#: What a field may hold, by its annotation; those that are not here are rows, which are looked at one by one.
+_HOLDS: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "int | None": (int, type(None)),
+    "float | None": (int, float, type(None)),
+}
+
+_SEEDS = ("seed", "scheduler_seed")
+"""Numbers that may be anything."""
+
+_AT_LEAST_ONE = ("max_jobs",)
+
+
+def _odd(row: Any) -> Iterator[str]:
+    """What a row holds that it cannot mean: a number in words, less than nothing, no number at all."""
+    for spec in fields(row):
+        kinds = _HOLDS.get(str(spec.type))
+        value = getattr(row, spec.name)
+        if kinds is None or (value is None and type(None) in kinds):
+            continue
+        right = isinstance(value, kinds) and not isinstance(value, bool)
+        if right and not isinstance(value, str) and spec.name not in _SEEDS:
+            right = (1 if spec.name in _AT_LEAST_ONE else 0) <= value < math.inf
+        if not right:
+            yield f"{spec.name} cannot be {value!r:.80}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One simulated history to be."""
@@ -236,7 +269,7 @@ class Scenario:
     faults: tuple[Fault, ...] = ()
     media: tuple[MediaPlan, ...] = ()
     delays: str = "instant"
-    """How long rooms take: one of the profiles of ``rooms.Delays``."""
+    """How long rooms take: one of ``PROFILES``."""
     version: int = field(default=1)
 
     def to_json(self) -> str:
@@ -259,13 +292,19 @@ class Scenario:
             scenario = cls(**data)
         except (TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise ValueError(f"not a scenario: {exc}") from exc
+        for row in (scenario, *scenario.workers, *scenario.jobs, *scenario.faults, *scenario.media):
+            for odd in _odd(row):
+                raise ValueError(f"not a scenario: {odd}")
         for name, known in scenario._names():
             if name not in known:
                 raise ValueError(f"not a scenario: {name!r} is none of {', '.join(known)}")
+        if not scenario.workers:
+            raise ValueError("not a scenario: it has no workers")
         return scenario
 
     def _names(self) -> Iterator[tuple[str, Collection[str]]]:
         """Every word that somebody will look up, and where: a file is written by people too."""
+        yield self.delays, PROFILES
         for worker in self.workers:
             yield from ((name, TYPES) for name in worker.types)
         for job in self.jobs:
