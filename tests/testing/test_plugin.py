@@ -220,7 +220,10 @@ def test_the_tests_own_dice_replay_and_those_of_others_are_left_alone(project: R
 # ------------------------------------------------------------------------------------------------ the real world
 
 REAL_WORLD = """
+import _thread
 import http.client
+import multiprocessing
+import os
 import socket
 import subprocess
 import threading
@@ -240,6 +243,14 @@ ASKS = {
     "time.perf_counter_ns()": lambda: time.perf_counter_ns(),
     "a connection of http.client's": lambda: http.client.HTTPConnection("localhost", 1).connect(),
     "a thread of an executor's": lambda: ThreadPoolExecutor().submit(print),
+    "a thread without an object": lambda: _thread.start_new_thread(print, ()),
+    "the hour": lambda: time.strftime("%H:%M"),
+    "the date": lambda: time.localtime(None),
+    "the system's clock": lambda: time.clock_gettime(time.CLOCK_REALTIME),
+    "a name's address": lambda: socket.gethostbyname("localhost"),
+    "a shell": lambda: os.system("true"),
+    "a fork": lambda: os.fork() or os._exit(0),
+    "a process of multiprocessing's": lambda: multiprocessing.get_context("spawn").Process(target=print).start(),
 }
 
 @pytest.mark.agent_seeds(1)
@@ -255,6 +266,11 @@ async def test_a_handler_asks(ask, agent_worker, agent_room, agent_clock):
     await agent_room("lobby", "alice")
     await agent_clock.advance(5)
 
+@pytest.mark.agent_seeds(1)
+async def test_a_time_that_is_told_is_no_clock():
+    assert time.strftime("%Y", time.gmtime(0)) == "1970"
+    assert time.localtime(0) and time.ctime(0) and time.asctime(time.gmtime(0))
+
 def test_outside_it_is_allowed():
     time.time(), now(), socket.socket().close()
 """
@@ -262,7 +278,7 @@ def test_outside_it_is_allowed():
 
 def test_a_handler_that_asks_for_the_real_world_gets_an_error_that_names_the_call(project: Run) -> None:
     result = project(REAL_WORLD)
-    result.assert_outcomes(failed=22, passed=1)
+    result.assert_outcomes(failed=38, passed=3)
     told = re.findall(r"^E +\S*RealWorldError: (.*)\(\) under virtual time$", str(result.stdout), re.M)
     assert {name: told.count(name) for name in told} == {
         "time.time": 4,
@@ -273,6 +289,14 @@ def test_a_handler_that_asks_for_the_real_world_gets_an_error_that_names_the_cal
         "socket.create_connection": 4,
         "threading.Thread.start": 4,
         "subprocess.Popen": 2,
+        "_thread.start_new_thread": 2,
+        "time.strftime": 2,
+        "time.localtime": 2,
+        "time.clock_gettime": 2,
+        "socket.gethostbyname": 2,
+        "os.system": 2,
+        "os.fork": 2,
+        "multiprocessing.process.BaseProcess.start": 2,
     }
     assert str(result.stdout).count('"time.time() by name": lambda: now(),') >= 2  # the traceback shows who asked
 

@@ -243,12 +243,13 @@ def _odd(row: Any) -> Iterator[str]:
     """What a row holds that it cannot mean: a number in words, less than nothing, no number at all."""
     for spec in fields(row):
         kinds = _HOLDS.get(str(spec.type))
-        value = getattr(row, spec.name)
+        value: Any = getattr(row, spec.name)
         if kinds is None or (value is None and type(None) in kinds):
             continue
         right = isinstance(value, kinds) and not isinstance(value, bool)
-        if right and not isinstance(value, str) and spec.name not in _SEEDS:
-            right = (1 if spec.name in _AT_LEAST_ONE else 0) <= value < math.inf
+        least = 1 if spec.name in _AT_LEAST_ONE else 0
+        if isinstance(value, int | float) and spec.name not in _SEEDS and not least <= value < math.inf:
+            right = False
         if not right:
             yield f"{spec.name} cannot be {value!r:.80}"
 

@@ -59,7 +59,17 @@ _CLOCKS = (
     ("time", "monotonic_ns"),
     ("time", "perf_counter"),
     ("time", "perf_counter_ns"),
+    ("time", "clock_gettime"),
+    ("time", "clock_gettime_ns"),
+    ("time", "localtime"),
+    ("time", "gmtime"),
+    ("time", "ctime"),
+    ("time", "asctime"),
+    ("time", "strftime"),
 )
+
+#: Of these, those that are told a time say nothing of their own: how many arguments that takes.
+_TOLD_A_TIME = {"localtime": 1, "gmtime": 1, "ctime": 1, "asctime": 1, "strftime": 2}
 
 #: Calls that would take the real world's time; refused also when a library makes one that the test's code has called.
 _DEEDS = (
@@ -67,8 +77,19 @@ _DEEDS = (
     ("socket", "socket"),
     ("socket", "create_connection"),
     ("socket", "getaddrinfo"),
+    ("socket", "getnameinfo"),
+    ("socket", "gethostbyname"),
+    ("socket", "gethostbyname_ex"),
+    ("socket", "gethostbyaddr"),
     ("threading.Thread", "start"),
+    ("_thread", "start_new_thread"),
     ("subprocess", "Popen"),
+    ("multiprocessing.process.BaseProcess", "start"),
+    ("os", "system"),
+    ("os", "fork"),
+    ("os", "forkpty"),
+    ("os", "posix_spawn"),
+    ("os", "posix_spawnp"),
 )
 
 
@@ -361,8 +382,12 @@ def _real_world_refused() -> Generator[list[BaseException]]:
         guards: dict[int, Any] = {}
         for asked, calls in ((_asked_itself, _CLOCKS), (_had_it_asked, _DEEDS)):
             for owner, name in calls:
-                real = getattr(resolve_name(owner), name)
-                guards[id(real)] = guard = _guard(f"{owner}.{name}()", real, asked, refused)
+                real = getattr(resolve_name(owner), name, None)
+                if real is None:
+                    continue  # not on this system
+                guards[id(real)] = guard = _guard(
+                    f"{owner}.{name}()", real, asked, refused, told=_TOLD_A_TIME.get(name)
+                )
                 patches.enter_context(patch(f"{owner}.{name}", guard))
         for module in list(sys.modules.values()):
             # Who wrote ``from time import time`` holds the real one already.
@@ -382,7 +407,11 @@ class _Stands(type):
         return type.__subclasscheck__(cls.__dict__.get("stands_for", cls), subclass)
 
 
-def _guard(what: str, real: Any, asked: Callable[[FrameType], bool], refused: list[BaseException]) -> Any:
+def _guard(
+    what: str, real: Any, asked: Callable[[FrameType], bool], refused: list[BaseException], *, told: int | None = None
+) -> Any:
+    """``real``, refused to who ``asked``; with ``told``, only where fewer arguments than that are given."""
+
     def check(caller: FrameType) -> None:
         __tracebackhide__ = True
         if asked(caller):
@@ -405,7 +434,8 @@ def _guard(what: str, real: Any, asked: Callable[[FrameType], bool], refused: li
 
     def guarded(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        check(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
+        if told is None or sum(value is not None for value in args) < told:
+            check(sys._getframe(1))  # pyright: ignore[reportPrivateUsage]
         return real(*args, **kwargs)
 
     return guarded
