@@ -250,9 +250,9 @@ _ALL = (
         "an agent that was removed is said to have lost its room",
         "S3",
         Line(
-            _JOB + "_room_ended",
-            "_ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST)",
-            "CancelReason.ROOM_LOST if closed.reason == 4 else _ROOM_ENDS.get(closed.reason, CancelReason.ROOM_LOST)",
+            _JOB + "_connection_changed",
+            "_ROOM_ENDS.get(event.reason, CancelReason.ROOM_LOST)",
+            "CancelReason.ROOM_LOST if event.reason == 4 else _ROOM_ENDS.get(event.reason, CancelReason.ROOM_LOST)",
         ),
     ),
     # ------------------------------------------------------------------------------------ stops and instants
