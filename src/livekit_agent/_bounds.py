@@ -90,6 +90,7 @@ STREAM_BUFFER_BYTES_MAX = 64 * MIB
 STREAM_READ_ALL_BYTES_MAX = 16 * MIB
 STREAM_PIECE_BYTES = 64 * KIB
 RPC_RESPONSE_TIMEOUT = 15.0
+RPC_TIMEOUT_MAX = 4_294_967.0
 AUDIO_STREAM_FRAMES = 100
 VIDEO_STREAM_FRAMES = 4
 AUDIO_MIXER_BUFFER = 1.0
@@ -253,6 +254,8 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("rpc_invocations", RPC_INVOCATIONS_MAX, "calls a serve_rpc block", "the call is answered with error 1500",
            "each is a task; a peer may call as often as it likes"),
     _bound("rpc_response", RPC_RESPONSE_TIMEOUT, "s", "RpcError 1502", "the default of LiveKit's own clients"),
+    _bound("rpc_timeout", RPC_TIMEOUT_MAX, "s a call, and for its way there and back", "ValueError",
+           "49 days: a whole number of milliseconds in 32 bits, on the wire"),
     _bound("audio_stream", AUDIO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",
            "a second of sound; who is later than that wants to hear what is said now"),
     _bound("video_stream", VIDEO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import anyio
 import pytest
@@ -49,6 +50,45 @@ async def test_a_call_is_answered_with_who_called_what(venue: Venue) -> None:
             assert call.request_id
             # The library keeps 7 s of the caller's time-out for the way there and back.
             assert call.timeout == 3
+
+
+async def test_an_answer_that_cannot_be_sent_is_the_handlers_error_and_the_others_are_served_on(
+    venue: Venue, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(call: RpcCall) -> str:
+        raise {
+            "number": RpcError("no", rpc_code=-1),
+            "size": RpcError("no", rpc_code=2**32),
+            "text": RpcError("half of \ud83d", rpc_code=2000),
+            "data": RpcError("no", rpc_code=2000, data={"not": "text"}),  # type: ignore[arg-type]
+        }[call.payload]
+
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
+            async with b.serve_rpc({"half": lambda call: "half of \ud83d", "fail": fail, "echo": echo}):
+                ask = a.local_participant.perform_rpc
+                for method, payload in [("half", ""), *(("fail", what) for what in ("number", "size", "text", "data"))]:
+                    with pytest.raises(RpcError, match="Application error in method handler") as caught:
+                        await ask("b", method, payload, timeout=PATIENCE)
+                    assert (caught.value.rpc_code, caught.value.data) == (RpcCode.APPLICATION_ERROR, "")
+                assert await ask("b", "echo", "still here", timeout=PATIENCE) == "still here"
+    told = [record.getMessage() for record in caplog.records if record.name == "livekit_agent.rooms"]
+    assert (
+        told
+        == ["the answer of the RPC method 'half' cannot be sent"]
+        + ["the answer of the RPC method 'fail' cannot be sent"] * 4
+    )
+
+
+async def test_a_call_has_a_timeout_that_can_be_sent(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            for wrong in (0, -1, math.inf, math.nan, 1e9):
+                with pytest.raises(ValueError, match="49 days"):
+                    await a.local_participant.perform_rpc("b", "m", timeout=wrong)
+                with pytest.raises(ValueError, match="49 days"):
+                    await a.local_participant.perform_rpc("b", "m", max_round_trip_latency=wrong)
 
 
 async def test_the_time_for_the_way_there_and_back_may_be_chosen(venue: Venue) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 import anyio
 
-from .._bounds import RPC_INVOCATIONS_MAX, RPC_RESPONSE_TIMEOUT
+from .._bounds import RPC_INVOCATIONS_MAX, RPC_RESPONSE_TIMEOUT, RPC_TIMEOUT_MAX
 from .._errors import RoomClosedError, RoomError, RpcError, log_error
 from ._enums import RpcCode
 from ._link import Link
@@ -86,8 +86,8 @@ class RpcCalling(Sending):
     async def _perform(self, outgoing: OutgoingCall) -> str:
         identity, method, timeout = outgoing.identity, outgoing.method, outgoing.timeout
         latency = outgoing.max_round_trip_latency
-        if timeout <= 0 or (latency is not None and latency <= 0):
-            raise ValueError("the timeout of a call must be positive, and its latency too")
+        if not (0 < timeout <= RPC_TIMEOUT_MAX and (latency is None or 0 < latency <= RPC_TIMEOUT_MAX)):
+            raise ValueError("the timeout of a call, and its latency, are more than 0 and at most 49 days")
         await self._check_may_send("call other participants")
         if identity == self._state.identity:
             # The library would wait 7 s for an acknowledgement that cannot come.
@@ -159,7 +159,11 @@ class RpcDesk:
             self._link.detach(self)
 
     def answer(self, invocation_id: int, payload: str | None, error: RpcError | None = None) -> None:
-        """Answer an invocation.  Harmless when the caller no longer waits or the room is over."""
+        """Answer an invocation.  Harmless when the caller no longer waits or the room is over.
+
+        Raises :class:`TypeError` or :class:`ValueError` for what does not fit the message: half a character, a number
+        of more than 32 bits.
+        """
         if self._link.over:
             return
         request = rpc_pb.RpcMethodInvocationResponseRequest(
@@ -311,7 +315,12 @@ class RpcServer:
                 error = RpcError("Response timeout", rpc_code=RpcCode.RESPONSE_TIMEOUT)
         finally:
             self._running -= 1
-            self._desk.answer(invocation.invocation_id, payload, error)
+            try:
+                self._desk.answer(invocation.invocation_id, payload, error)
+            except (TypeError, ValueError) as exc:
+                # The handler's bug as well; raised from here, it would end the block, and leave the caller waiting.
+                log_error(_log, exc, "the answer of the RPC method %r cannot be sent", invocation.method)
+                self._desk.answer(invocation.invocation_id, None, failed())
 
 
 async def _answer_of(handler: RpcHandler, call: RpcCall) -> tuple[str | None, RpcError | None]:
@@ -327,8 +336,13 @@ async def _answer_of(handler: RpcHandler, call: RpcCall) -> tuple[str | None, Rp
     except Exception as exc:
         # The boundary of one call: the handler's own bug is told here in full and to the caller without its details.
         log_error(_log, exc, "the RPC method %r failed", call.method)
-        return None, RpcError("Application error in method handler", rpc_code=RpcCode.APPLICATION_ERROR)
+        return None, failed()
     return result, None
+
+
+def failed() -> RpcError:
+    """The handler has a bug, whose details are not the caller's."""
+    return RpcError("Application error in method handler", rpc_code=RpcCode.APPLICATION_ERROR)
 
 
 def unsupported() -> RpcError:
