@@ -22,7 +22,7 @@ from livekit_agent.dispatch import _accept, _room_line
 from livekit_agent.protocol import Role, _codec, _websocket
 from livekit_agent.protocol._frame_guard import FrameGuard
 from livekit_agent.protocol._websocket import WebSocket
-from livekit_agent.rooms import MemoryRooms, VideoSource
+from livekit_agent.rooms import MemoryRooms, VideoFrame, VideoSource
 from livekit_agent.rooms._proto import audio
 from livekit_agent.simulation._errors import TaskLine, deadlock
 from livekit_agent.simulation._overheard import overheard
@@ -143,10 +143,20 @@ async def test_a_burst_of_pushes_is_taken_up_to_the_queue_s_bound() -> None:
 
 def test_a_picture_has_sides_that_a_picture_can_have() -> None:
     side = bounds.PICTURE_SIDE_MAX
-    VideoSource(side, 1)
+    VideoSource(side, 4)
     for width, height in ((side + 1, 1), (1, side + 1), (0, 1), (1, -1)):
         with pytest.raises(ValueError, match="each side must be 1 to 16384 pixels"):
             VideoSource(width, height)
+
+
+def test_a_picture_that_is_sent_can_be_halved_twice() -> None:
+    side = bounds.SENT_PICTURE_SIDE_MIN
+    source = VideoSource(side, side)
+    for width, height in ((side - 1, side), (side, side - 1), (1, 1)):
+        with pytest.raises(ValueError, match="each side must be 4 pixels or more"):
+            VideoSource(width, height)
+        with pytest.raises(ValueError, match="each side must be 4 pixels or more"):
+            source.capture_frame(VideoFrame(data=bytes(4 * width * height), width=width, height=height))
 
 
 def test_a_source_of_a_room_on_a_server_queues_no_more_than_a_minute() -> None:

@@ -100,6 +100,7 @@ DATA_TRACK_FRAMES = 64
 DATA_TRACK_PUSH_FRAMES_MAX = 16
 DATA_TRACK_NAME_CHARS_MAX = 256
 PICTURE_SIDE_MAX = 16_384
+SENT_PICTURE_SIDE_MIN = 4
 DEVICE_TIMEOUT = 10.0
 DEVICE_CLOSE_TIMEOUT = 2.0
 SPEAKER_QUEUE = 0.2
@@ -267,6 +268,8 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("data_track_name", DATA_TRACK_NAME_CHARS_MAX, "characters, in memory", "publishing is refused",
            "the real server's"),
     _bound("picture_side", PICTURE_SIDE_MAX, "pixels", "ValueError", "the codecs' own; a header may claim any size"),
+    _bound("sent_picture_side", SENT_PICTURE_SIDE_MIN, "pixels at least, of what is sent", "ValueError",
+           "the library halves pictures twice, and ends the process over one without width or height"),
     _bound("audio_mixer", AUDIO_MIXER_BUFFER, "s an input", "the input is not read on; its stream drops its oldest",
            "who does not read the mixer must not fill memory"),
     _bound("preconnect", PRECONNECT_BYTES_MAX, "bytes a recording", "StreamError STREAM_TOO_LARGE",

@@ -308,6 +308,12 @@ def test_a_rate_over_which_the_library_would_end_the_process_is_refused(rate: in
         AudioSource(rate)
 
 
+@pytest.mark.parametrize("queue", [-10, 1, 7, 205])
+def test_a_queue_over_which_the_library_would_end_the_process_is_refused(queue: int) -> None:
+    with pytest.raises(ValueError, match=f"no audio source of .* {queue} ms"):
+        AudioSource(queue_size_ms=queue)
+
+
 # ------------------------------------------------------------------------------------------------ memory only: exact
 
 

@@ -51,10 +51,10 @@ async def unpublishing(rooms: MemoryRooms, room: Room) -> None:
 
 
 async def capturing(rooms: MemoryRooms, room: Room) -> None:
-    source = AudioSource(queue_size_ms=1)
+    source = AudioSource(queue_size_ms=10)
     publication = await room.local_participant.publish_audio(source)
-    for _ in range(3):
-        await source.capture_frame(duration=0.0005)
+    for duration in (0.0095, 0.0005, 0.0005):
+        await source.capture_frame(duration=duration)
     await room.local_participant.unpublish_track(publication.sid)
 
 

@@ -42,16 +42,17 @@ class AudioSource(Source):
     Make it anywhere, publish it (:meth:`LocalParticipant.publish_audio`), then feed it.  The native source is made at
     the first publishing and given back when the last room that uses it ends, or by :meth:`close`.
 
-    ``queue_size_ms`` is how far :meth:`capture_frame` may run ahead of what is heard; 0: it does not pace, and takes
-    frames of 10 ms only, which go straight through.  Who then sends faster than it is heard fills the receivers'
-    buffers, and what is more than 4 s ahead is lost with all that waits.
+    ``queue_size_ms`` is how far :meth:`capture_frame` may run ahead of what is heard, in whole 10 ms; 0: it does not
+    pace, and takes frames of 10 ms only, which go straight through.  Who then sends faster than it is heard fills the
+    receivers' buffers, and what is more than 4 s ahead is lost with all that waits.
 
     From 8 to 192 kHz, one channel or two; else :class:`ValueError`.
     """
 
     def __init__(self, sample_rate: int = 48_000, num_channels: int = 1, *, queue_size_ms: int = 200) -> None:
-        # The library takes any rate, and ends the process over one of 1,500 Hz or a megahertz at the first frame.
-        if sample_rate not in SAMPLE_RATES or num_channels not in (1, 2) or queue_size_ms < 0:
+        # The library takes any rate, and ends the process over one of 1,500 Hz or a megahertz at the first frame; it
+        # also ends it over a queue of 15 ms.
+        if sample_rate not in SAMPLE_RATES or num_channels not in (1, 2) or queue_size_ms < 0 or queue_size_ms % 10:
             raise ValueError(f"no audio source of {sample_rate} Hz, {num_channels} channels, {queue_size_ms} ms")
         super().__init__()
         self.sample_rate = sample_rate

@@ -15,7 +15,7 @@ from enum import IntEnum
 from operator import mul
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .._bounds import PICTURE_SIDE_MAX
+from .._bounds import PICTURE_SIDE_MAX, SENT_PICTURE_SIDE_MIN
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +32,7 @@ __all__ = [
     "VideoFrame",
     "VideoRotation",
     "check_picture",
+    "check_sent_picture",
     "planes_of",
 ]
 
@@ -158,6 +159,19 @@ def check_picture(width: int, height: int) -> None:
     """
     if not (0 < width <= PICTURE_SIDE_MAX and 0 < height <= PICTURE_SIDE_MAX):
         raise ValueError(f"a picture of {width} x {height}; each side must be 1 to {PICTURE_SIDE_MAX} pixels")
+
+
+def check_sent_picture(width: int, height: int) -> None:
+    """As :func:`check_picture`, for a picture that the library is to send.
+
+    Its encoders make pictures of a half and a quarter of each side, also without simulcast, and abort the process when
+    that is 0.
+    """
+    check_picture(width, height)
+    if width < SENT_PICTURE_SIDE_MIN or height < SENT_PICTURE_SIDE_MIN:
+        raise ValueError(
+            f"a picture of {width} x {height} cannot be sent; each side must be {SENT_PICTURE_SIDE_MIN} pixels or more"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._bounds import VIDEO_STREAM_FRAMES
 from .._errors import RoomError
-from ._frames import PIXEL_BYTES, FrameMetadata, VideoFormat, VideoFrame, VideoRotation, check_picture, planes_of
+from ._frames import PIXEL_BYTES, FrameMetadata, VideoFormat, VideoFrame, VideoRotation, check_sent_picture, planes_of
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
 from ._proto import ffi, video
@@ -19,12 +19,12 @@ class VideoSource(Source):
     """Where a video track's pictures come from.
 
     Make it anywhere, publish it (:meth:`LocalParticipant.publish_video`), then feed it.  ``width`` and ``height`` are
-    what receivers are told at first; frames may have other sizes.  ``screencast`` keeps text sharp: fewer frames
-    rather than smaller ones.
+    what receivers are told at first; frames may have other sizes, of 4 pixels a side or more.  ``screencast`` keeps
+    text sharp: fewer frames rather than smaller ones.
     """
 
     def __init__(self, width: int, height: int, *, screencast: bool = False) -> None:
-        check_picture(width, height)
+        check_sent_picture(width, height)
         super().__init__()
         self.width = width
         self.height = height
@@ -44,8 +44,10 @@ class VideoSource(Source):
         Does not wait, so it does not pace: send frames as often as they should be seen.  The encoder leaves out what
         it cannot keep up with.  ``frame.metadata`` travels as far as ``VideoOptions.frame_metadata`` said.
 
-        Raises :class:`RoomError` when the source is not published.
+        Raises :class:`RoomError` when the source is not published, and :class:`ValueError` for a picture with a side of
+        less than 4 pixels, over which the library would end the process.
         """
+        check_sent_picture(frame.width, frame.height)
         transport = self._transport
         if transport is None:
             raise RoomError("the video source is not published", hint="await local_participant.publish_video(source)")
