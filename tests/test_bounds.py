@@ -166,6 +166,7 @@ WHEN_FULL: dict[str, str] = {
     "delivery": SMALL_ONES + "the_proof_of_a_status_is_waited_for_half_the_flush_and_then_the_room_is_left",
     "dead_entries": PROTOCOL + "lifecycle.py::test_answered_offers_leave_no_heap_of_dead_timers_behind",
     "job_json": SMALL_ONES + "a_job_s_metadata_is_parsed_up_to_its_bound",
+    "data_track_most": SMALL_ONES + "a_data_track_s_queue_is_as_long_as_its_bound_at_most",
     "data_track_push": SMALL_ONES + "a_burst_of_pushes_is_taken_up_to_the_queue_s_bound",
     "data_track_name": ROOMS + "data_tracks.py::test_names_that_do_not_do_are_refused",
     "sent_picture_side": SMALL_ONES + "a_picture_that_is_sent_can_be_halved_twice",

@@ -141,6 +141,19 @@ async def test_a_burst_of_pushes_is_taken_up_to_the_queue_s_bound() -> None:
             assert taken == [True] * bounds.DATA_TRACK_PUSH_FRAMES_MAX + [False] * 4
 
 
+@virtual
+async def test_a_data_track_s_queue_is_as_long_as_its_bound_at_most() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        await a.local_participant.publish_data_track("sensor")
+        await b.wait_until(lambda: b.data_tracks)
+        [track] = b.data_tracks.values()
+        for capacity in (0, bounds.DATA_TRACK_FRAMES_MAX + 1, 2**31):
+            with pytest.raises(ValueError, match="it holds 1 to 65536"):
+                track.frames(capacity=capacity)
+        with track.frames(capacity=bounds.DATA_TRACK_FRAMES_MAX) as frames:
+            assert frames.statistics().waiting == 0
+
+
 def test_a_picture_has_sides_that_a_picture_can_have() -> None:
     side = bounds.PICTURE_SIDE_MAX
     VideoSource(side, 4)

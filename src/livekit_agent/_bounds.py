@@ -97,6 +97,7 @@ AUDIO_MIXER_BUFFER = 1.0
 PRECONNECT_BYTES_MAX = 16 * MIB
 MEMORY_SOUND_AHEAD = 4.0
 DATA_TRACK_FRAMES = 64
+DATA_TRACK_FRAMES_MAX = 65_536
 DATA_TRACK_PUSH_FRAMES_MAX = 16
 DATA_TRACK_NAME_CHARS_MAX = 256
 PICTURE_SIDE_MAX = 16_384
@@ -263,6 +264,8 @@ BOUNDS: tuple[Bound, ...] = (
            "a picture takes megabytes, and only the latest one matters"),
     _bound("data_track", DATA_TRACK_FRAMES, "frames a stream, unless chosen", "as its Overflow says, and counted",
            "each frame is worth something now; a sensor's at 50 a second"),
+    _bound("data_track_most", DATA_TRACK_FRAMES_MAX, "frames a stream", "ValueError",
+           "the library holds as many more; it ends the process when it is asked for two thousand million"),
     _bound("data_track_push", DATA_TRACK_PUSH_FRAMES_MAX, "frames a track, in memory", "the push is refused",
            "the library's own queue"),
     _bound("data_track_name", DATA_TRACK_NAME_CHARS_MAX, "characters, in memory", "publishing is refused",

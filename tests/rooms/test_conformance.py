@@ -367,6 +367,9 @@ async def test_an_unknown_track_cannot_be_taken_back(venue: Venue) -> None:
         async with await venue.join("a") as a:
             with pytest.raises(RoomError, match="track not found"):
                 await a.local_participant.unpublish_track("TR_nothing")
+            for no_track in ("", "voice", "PA_x"):
+                with pytest.raises(RoomError, match="track not found"):
+                    await a.local_participant.unpublish_track(no_track)
 
 
 async def test_silence_is_paced_by_the_source(venue: Venue) -> None:

@@ -251,6 +251,17 @@ async def test_who_may_not_subscribe_sees_the_track_and_gets_it_when_it_may(venu
         assert (await stage.bob.wait_for_track("ann", name="secret", timeout=PATIENCE)).sid == secret.sid
 
 
+async def test_permission_is_given_for_tracks_and_for_nothing_else(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("ann") as ann:
+            voice = await ann.local_participant.publish_audio()
+            wrong: list[Any] = [[""], ["voice"], ["PA_x"], voice.sid, [voice.sid, "x"]]
+            for sids in wrong:
+                with pytest.raises(ValueError, match="is no track's sid"):
+                    ann.local_participant.set_subscription_permissions(everybody=False, tracks={"bob": sids})
+            ann.local_participant.set_subscription_permissions(everybody=False, tracks={"bob": [voice.sid], "eve": []})
+
+
 async def test_after_the_end_a_publication_takes_no_wishes(venue: Venue) -> None:
     async with venue.open(), a_stage(venue) as stage:
         face = (await published(stage.bob))[TrackKind.VIDEO]

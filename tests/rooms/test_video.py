@@ -58,6 +58,65 @@ async def test_a_picture_is_seen_in_its_colours(venue: Venue, format: VideoForma
         assert int(red_difference[60, 20]) > 128 > int(red_difference[60, 140])
 
 
+#: Red, 64 x 48, its bytes in each format (BT.601, limited range).
+RED_AS = {
+    VideoFormat.RGBA: bytes((255, 0, 0, 255)) * 3_072,
+    VideoFormat.ABGR: bytes((255, 0, 0, 255)) * 3_072,
+    VideoFormat.ARGB: bytes((255, 255, 0, 0)) * 3_072,
+    VideoFormat.BGRA: bytes((0, 0, 255, 255)) * 3_072,
+    VideoFormat.RGB24: bytes((255, 0, 0)) * 3_072,
+    VideoFormat.I420: bytes((82,)) * 3_072 + bytes((90,)) * 768 + bytes((240,)) * 768,
+    VideoFormat.I420A: bytes((82,)) * 3_072 + bytes((90,)) * 768 + bytes((240,)) * 768 + bytes((255,)) * 3_072,
+    VideoFormat.I422: bytes((82,)) * 3_072 + bytes((90,)) * 1_536 + bytes((240,)) * 1_536,
+    VideoFormat.I444: bytes((82,)) * 3_072 + bytes((90,)) * 3_072 + bytes((240,)) * 3_072,
+    VideoFormat.NV12: bytes((82,)) * 3_072 + bytes((90, 240)) * 768,
+}
+
+
+async def seen(venue: Venue, sent: VideoFormat, asked: VideoFormat) -> VideoFrame:
+    """A red picture, sent in one format and asked for in another."""
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            source = VideoSource(64, 48)
+            await a.local_participant.publish_video(source)
+
+            async def show_red() -> None:
+                while True:
+                    source.capture_frame(VideoFrame(data=RED_AS[sent], width=64, height=48, format=sent))
+                    await anyio.sleep(0.03)
+
+            group.start_soon(show_red)
+            with (await subscribed(b)).video_frames(format=asked) as stream, anyio.fail_after(PATIENCE):
+                frame = await anext(stream)
+            group.cancel_scope.cancel()
+    assert frame.format is asked
+    return frame
+
+
+def near(one: bytes, other: bytes) -> bool:
+    return len(one) == len(other) and all(abs(a - b) < 25 for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("format", RED_AS)
+async def test_a_picture_may_be_sent_in_any_format(venue: Venue, format: VideoFormat) -> None:
+    assert near((await seen(venue, format, VideoFormat.RGBA)).data, RED_AS[VideoFormat.RGBA])
+
+
+@pytest.mark.parametrize("format", [*VideoFormat][:6])
+async def test_a_picture_may_be_had_as_pixels_in_any_order_or_as_i420(venue: Venue, format: VideoFormat) -> None:
+    assert near((await seen(venue, VideoFormat.RGBA, format)).data, RED_AS[format])
+
+
+@pytest.mark.parametrize("format", [*VideoFormat][6:])
+async def test_a_format_in_which_the_library_gives_nothing_is_refused(venue: Venue, format: VideoFormat) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await a.local_participant.publish_video(VideoSource(64, 48))
+            track = await b.wait_for_track("a", timeout=PATIENCE)
+            with pytest.raises(ValueError, match=f"no stream gives pictures in {format.name}"):
+                track.video_frames(format=format)
+
+
 async def keep_moving(source: VideoSource) -> None:
     """Show a colour that takes another place each tenth of a second."""
     number = 0
@@ -128,6 +187,12 @@ def test_a_picture_without_size_is_refused_before_the_library_sees_it(width: int
         VideoSource(width, height)
     with pytest.raises(ValueError, match="picture"):
         VideoFrame(data=b"", width=width, height=height)
+
+
+def test_a_picture_of_which_the_library_would_send_half_is_refused() -> None:
+    frame = VideoFrame(data=bytes(9_216), width=64, height=48, format=VideoFormat.I010)
+    with pytest.raises(ValueError, match="no pictures in I010"):
+        VideoSource(64, 48).capture_frame(frame)
 
 
 def test_a_picture_of_the_wrong_length_is_refused() -> None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .. import events
-from .._bounds import DATA_TRACK_FRAMES
+from .._bounds import DATA_TRACK_FRAMES, DATA_TRACK_FRAMES_MAX
 from .._errors import DataTrackError, ResourceExhaustedError, RoomError, printable
 from ._data_tracks import DataFrame, DataTrack, Overflow, unpublished_error
 from ._link import Link
@@ -142,8 +142,8 @@ class RemoteDataTrack(DataTrack):
         Raises :class:`RoomPermissionError` without the permission to subscribe (the library would wait for ever) and
         :class:`DataTrackError` when the track is gone.
         """
-        if capacity < 1:
-            raise ValueError("a queue holds at least one frame")
+        if not 1 <= capacity <= DATA_TRACK_FRAMES_MAX:
+            raise ValueError(f"a queue of {capacity} frames; it holds 1 to {DATA_TRACK_FRAMES_MAX}")
         self._link.check_open()
         if not self._open:
             raise unpublished_error()

@@ -92,7 +92,7 @@ class VideoFormat(IntEnum):
     I420A = 6  #: As I420, and a plane A.
     I422 = 7  #: Planes Y, U, V; U and V at half width.
     I444 = 8  #: Planes Y, U, V, all of full size.
-    I010 = 9  #: As I420, with two bytes a sample.
+    I010 = 9  #: As I420, with two bytes a sample.  The library can neither send nor give it.
     NV12 = 10  #: A plane Y and one of U, V pairs at half width and height.
 
 

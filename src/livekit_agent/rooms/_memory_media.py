@@ -221,7 +221,7 @@ class MemoryMedia:
 
     def tell_picture(self, stream: VideoStreamState, frame: VideoFrame) -> None:
         """A frame for a consumer, as it asked for it."""
-        shown = frame if stream.format in (None, frame.format) else repainted(frame, stream.format or frame.format)
+        shown = frame if stream.format is None else repainted(frame, stream.format)
         owned = self._give(shown.data)
         info = video.VideoBufferInfo(
             type=shown.format.value,  # pyright: ignore[reportArgumentType] - an enum's number

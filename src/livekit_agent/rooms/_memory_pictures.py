@@ -79,17 +79,12 @@ _ORDER = {
 
 
 def repainted(frame: VideoFrame, format: VideoFormat) -> VideoFrame:
-    """A frame in another format: among those with pixels, and between them and I420 (BT.601, limited range)."""
+    """A frame in another format, of those with pixels or I420 (BT.601, limited range)."""
     import numpy as np
 
     if frame.format is format:
         return frame
-    if frame.format is VideoFormat.I420:
-        rgb = _rgb_of(frame)
-    elif frame.format in _ORDER:
-        rgb = frame.pixels[:, :, _ORDER[frame.format][:3]]
-    else:
-        raise RoomError(f"rooms in memory do not convert {frame.format.name}", hint="use RGBA or I420")
+    rgb = frame.pixels[:, :, _ORDER[frame.format][:3]] if frame.format in _ORDER else _rgb_of(frame)
     if format in _ORDER:
         order = _ORDER[format]
         pixels = np.full((frame.height, frame.width, len(order)), 255, np.uint8)
@@ -103,12 +98,21 @@ def repainted(frame: VideoFrame, format: VideoFormat) -> VideoFrame:
     return replace(frame, data=data, format=format)
 
 
+def _samples_of(frame: VideoFrame) -> tuple[Any, Any, Any]:
+    """Brightness and the two colours, each as large as its plane."""
+    planes: Any = frame.planes
+    if frame.format is VideoFormat.NV12:
+        return planes[0], planes[1][:, ::2], planes[1][:, 1::2]
+    return planes[0], planes[1], planes[2]
+
+
 def _rgb_of(frame: VideoFrame) -> Any:
     import numpy as np
 
-    y, u, v = (plane.astype(np.float32) for plane in frame.planes)
+    y, u, v = (plane.astype(np.float32) for plane in _samples_of(frame))
+    rows, columns = (-(-size // part) for size, part in zip(y.shape, u.shape, strict=True))
     size = slice(frame.height), slice(frame.width)
-    u, v = (plane.repeat(2, axis=0).repeat(2, axis=1)[size] - 128 for plane in (u, v))
+    u, v = (plane.repeat(rows, axis=0).repeat(columns, axis=1)[size] - 128 for plane in (u, v))
     y = 1.164 * (y - 16)
     rgb = np.stack([y + 1.596 * v, y - 0.392 * u - 0.813 * v, y + 2.017 * u], axis=2)
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import anyio.lowlevel
 
-from .._errors import RoomError, RoomPermissionError
+from .._errors import RoomError, RoomPermissionError, printable
 from .._types import ParticipantPermissions
 from ._audio import AudioSource
 from ._encoded import EncodedVideoSource
@@ -38,6 +38,8 @@ AnyPublication = (
 
 DEFAULT_AUDIO = AudioOptions()
 DEFAULT_VIDEO = VideoOptions()
+#: What every track's sid begins with.
+_TRACK = "TR_"
 NOBODY: Mapping[str, Sequence[str] | None] = MappingProxyType({})
 
 
@@ -193,6 +195,10 @@ class Publishing(StreamSending):
     async def unpublish_track(self, sid: str) -> None:
         """Take a track back.  Unknown sid: :class:`RoomError`."""
         await anyio.lowlevel.checkpoint_if_cancelled()
+        self._link.check_open()
+        if not sid.startswith(_TRACK):
+            # The library ends the process over what cannot be a track's.
+            raise RoomError(f"track not unpublished: {printable(sid, 80)!r} is no track's sid: track not found")
         request = room.UnpublishTrackRequest(
             local_participant_handle=self._link.local_handle, track_sid=sid, stop_on_unpublish=True
         )
@@ -209,8 +215,12 @@ class Publishing(StreamSending):
 
         Replaces what was said before.  Who is no longer allowed gets no more frames, and no event; who is allowed
         again is subscribed anew.  A full reconnect gives tracks new sids (``LocalTrackRepublished``): say it again.
-        Raises :class:`RoomClosedError` when the room is over.
+        Raises :class:`RoomClosedError` when the room is over, and :class:`ValueError` for what is no track's sid, over
+        which the library would end the process.
         """
+        wrong = [sid for sids in tracks.values() for sid in sids or () if not sid.startswith(_TRACK)]
+        if wrong:
+            raise ValueError(f"{printable(wrong[0], 80)!r} is no track's sid; give a list of them, or None")
         request = track_pb.SetTrackSubscriptionPermissionsRequest(
             local_participant_handle=self._link.local_handle,
             all_participants_allowed=everybody,

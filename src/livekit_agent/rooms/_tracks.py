@@ -159,7 +159,8 @@ class RemoteTrack:
     ) -> MediaStream[VideoFrame]:
         """Its pictures from now on, in that format: ``async for frame in track.video_frames():``.
 
-        Of the size that the publisher sends at the moment, which may change.  The rest is as in :meth:`audio_frames`.
+        I420, or one of those with pixels; else :class:`ValueError`, for the library gives no others.  Of the size that
+        the publisher sends at the moment, which may change.  The rest is as in :meth:`audio_frames`.
         """
         self._check(TrackKind.VIDEO)
         return self._keep(open_video(self._link, self.handle, format=format, capacity=capacity))

@@ -45,9 +45,12 @@ class VideoSource(Source):
         it cannot keep up with.  ``frame.metadata`` travels as far as ``VideoOptions.frame_metadata`` said.
 
         Raises :class:`RoomError` when the source is not published, and :class:`ValueError` for a picture with a side of
-        less than 4 pixels, over which the library would end the process.
+        less than 4 pixels, over which the library would end the process, and for one in I010, of which it would send
+        the upper half.
         """
         check_sent_picture(frame.width, frame.height)
+        if frame.format is VideoFormat.I010:
+            raise ValueError("the library sends no pictures in I010; send I420")
         transport = self._transport
         if transport is None:
             raise RoomError("the video source is not published", hint="await local_participant.publish_video(source)")
@@ -83,6 +86,9 @@ def open_video(
     """The frames of a track from now on (see :meth:`RemoteTrack.video_frames`)."""
     if capacity < 1:
         raise ValueError(f"no frames can wait in a queue of {capacity}")
+    if format not in PIXEL_BYTES and format is not VideoFormat.I420:
+        # The library would take it, and never give a picture.
+        raise ValueError(f"no stream gives pictures in {format.name}; ask for I420, or a format with pixels")
     request = video.NewVideoStreamRequest(
         track_handle=track_handle,
         type=video.VIDEO_STREAM_NATIVE,
