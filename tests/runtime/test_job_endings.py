@@ -198,6 +198,28 @@ async def test_a_job_that_ends_itself_is_a_success(way: str) -> None:
         assert w.count("AJ_1 terminated") == 1
 
 
+@pytest.mark.parametrize("way", ["scope", "shutdown"])
+async def test_a_job_that_ends_itself_just_before_its_worker_is_cancelled_ended_itself(way: str) -> None:
+    """Both in one instant, so that the outer cancellation is what comes through the handler."""
+
+    async def assigned(ctx: JobContext) -> None:
+        if way == "scope":
+            ctx.cancel_scope.cancel()
+        else:
+            ctx.shutdown("all said")
+        w.start_scope.cancel()
+        await anyio.sleep_forever()
+
+    async with world(assigned) as w:
+        ended = w.worker.events(events.JobEnded)
+        await w.give()
+        await w.finished.wait()
+        assert w.gateway.final("AJ_1") == (SUCCESS, "")
+        reason = (await anext(ended)).reason
+        assert reason == ("cancelled by its handler" if way == "scope" else "job shut itself down: all said")
+        assert w.start_scope.cancelled_caught
+
+
 async def test_shutdown_from_a_child_task_ends_the_whole_job() -> None:
     async def assigned(ctx: JobContext) -> None:
         async def child() -> None:

@@ -121,7 +121,7 @@ class JobScope:
             self.end.leave_in_time()
         if self._phase in (Phase.ENDING, Phase.OVER):
             return False
-        if self._reason is None:
+        if self._reason is None and not self._scope.cancel_called:  # else its handler was the first
             self._reason = reason
             self._note = note
         self._scope.cancel()
@@ -296,6 +296,8 @@ class JobScope:
         if interrupt is not None and self.end.interrupt is None:
             self.end.interrupt = interrupt
         reason = self._reason
+        # A scope does not catch what an enclosing one, cancelled in the same instant, raises through it.
+        cancelled_by_user = self._scope.cancelled_caught or (cancelled is not None and self._scope.cancel_called)
         if anyio.current_effective_deadline() > -math.inf:
             # Nobody around us is cancelled: what came was a bare Task.cancel() (asyncio), and is this job's alone.
             foreign, cancelled = cancelled, None
@@ -313,7 +315,7 @@ class JobScope:
             error=error,
             reason=reason,
             note=self._note,
-            cancelled_by_user=self._scope.cancelled_caught,
+            cancelled_by_user=cancelled_by_user,
             interrupt=self.end.interrupt,
         )
         return outcome, cancelled
