@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from livekit.protocol import agent as pb
+from livekit.protocol import models
 
 from livekit_agent._errors import ConfigError, ConnectionLostError, HandshakeError, RemoteProtocolError
 from livekit_agent._options import WorkerOptions
@@ -391,9 +392,13 @@ def test_case_41_offers_without_job_id_or_room() -> None:
         assert [type(e) for e in server.say(pb.ServerMessage(availability=empty))] == [MessageSkipped]
     assert server.heard() == []
     roomless = pb.ServerMessage(availability=pb.AvailabilityRequest(job=pb.Job(id="AJ_1")))
-    (event,) = server.say(roomless)
-    assert isinstance(event, JobOffered)
-    assert event.job.room.name == ""
+    assert [type(e) for e in server.say(roomless)] == [MessageSkipped]
+    assert availabilities(server.heard()) == [("AJ_1", False, False)]
+    assert server.worker.book.get("AJ_1") is None
+    nameless = pb.Job(id="AJ_2", room=models.Room(sid="RM_1"))  # a server makes a room of any name
+    assert [type(e) for e in server.say(pb.ServerMessage(availability=pb.AvailabilityRequest(job=nameless)))] == [
+        JobOffered
+    ]
 
 
 def test_case_42_assignments_without_job_or_with_a_strange_token() -> None:

@@ -57,6 +57,7 @@ from ._state import Kind, Role
 __all__ = [
     "Undecodable",
     "decode",
+    "has_room",
     "is_known_type",
     "job_from_proto",
     "participant_from_proto",
@@ -383,6 +384,14 @@ _JOB_TYPES = frozenset(int(t) for t in JobType)
 def is_known_type(number: int) -> bool:
     """Whether a job type is one of ours."""
     return number in _JOB_TYPES
+
+
+def has_room(job: Job) -> bool:
+    """Whether a job says where it takes place.  The room's name may be empty."""
+    if job.room.name or job.room.sid:
+        return True
+    message = job.raw
+    return message is not None and message.HasField("room")
 
 
 def _registration(m: pb.RegisterWorkerRequest, wall: float, known: Known) -> Event:

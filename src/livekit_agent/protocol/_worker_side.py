@@ -348,6 +348,8 @@ class WorkerConnection(SignalConnection):
             self._refuse_offer(job.id, "is ours already")
         elif not _codec.is_known_type(job.type):
             self._refuse_offer(job.id, f"has the unknown type {job.type!r}")
+        elif not _codec.has_room(job):
+            self._refuse_offer(job.id, "has no room")
         elif self._draining:
             self._refuse_offer(job.id, "came while draining")
         elif self._book.full:
