@@ -121,9 +121,9 @@ socket.
   offer; here the handler is asked in a task of its own, a third task writes the answer, and then comes all of
   assignment → handler. Offers of a real server are 200 ms apart, so all of it is met with cold caches.
 - *Beside the peer*: assignment → handler is 9.1x its threads and 19x its processes (asyncio; trio 8.7x and 18x), jobs a
-  second 16x and 14x its threads. The floor itself comes to 12x, 24x and 22x (trio 11x, 23x and 21x): of these goals only
-  10x is within anybody's reach on this machine, where the peer's threads take less than the 1.6 ms they took when the
-  goals were set and do 266 jobs a second in place of 68 to 135.
+  second 16x and 14x its threads. The floor itself comes to 12x, 24x and 22x (trio 11x, 23x and 21x): of these goals
+  only 10x is within anybody's reach on this machine, where the peer's threads take less than the 1.6 ms they took when
+  the goals were set and do 266 jobs a second in place of 68 to 135.
 - *Processor time of a job*: two fifths are AnyIO and the backend: three tasks (the answer, the job, leaving its room)
   and eleven cancel scopes, of which AnyIO makes one for each task and each task group; the others are the boundaries
   that docs/design/cancellation.md promises.

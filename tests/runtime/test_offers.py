@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -302,6 +303,31 @@ async def test_whatever_a_load_policy_says_the_server_hears_a_load(said: float, 
         loads = [h.message.update_worker.load for h in w.gateway.heard if h.kind == "update_worker"]
         assert loads[-1] == reported
         assert (w.worker.status is WorkerStatus.FULL) == (reported == 1.0)
+
+
+@virtual
+async def test_case_68_a_load_that_trembles_at_1_does_not_make_the_worker_available_again_and_again() -> None:
+    loads = iter([0.5, 1.0, 0.99, 1.0, 0.96, 0.99, 0.95, 0.99])
+    calculator = CustomLoadCalculator(calculator=lambda stats: next(loads, 0.5))
+    async with world(load_calculator=calculator, max_jobs=None) as w:
+        await w.gateway.registered()
+        await anyio.sleep(30)
+        assert list(loads) == []
+    full = [h.message.update_worker.status == pb.WS_FULL for h in w.gateway.heard if h.kind == "update_worker"]
+    changes = [now for before, now in pairwise(full) if before != now]
+    assert (full[0], changes) == (False, [True, False, True]), "the last is the drain's"
+
+
+@virtual
+async def test_a_place_that_becomes_free_counts_at_once_whatever_the_load_was() -> None:
+    calculator = CustomLoadCalculator(calculator=lambda stats: 0.96 + 0.04 * (stats.active_jobs + stats.reserved_jobs))
+    async with world(until_cancelled, load_calculator=calculator, max_jobs=1) as w:
+        line = await w.gateway.registered()
+        line.offer("AJ_1")
+        await w.gateway.answer("AJ_1")
+        assert w.worker.status is WorkerStatus.FULL
+        await anyio.sleep(8)  # the promise lapses
+        assert w.worker.status is WorkerStatus.AVAILABLE
 
 
 @virtual

@@ -2,7 +2,8 @@
 
 The load is worked out every ``LOAD_INTERVAL`` from a new sample of processor and memory, and at once when a place is
 taken or becomes free; the core tells the server when that makes a difference.  The formula is a policy and may be the
-user's own: its failure keeps the last good load, and is told.
+user's own: its failure keeps the last good load, and is told.  A worker that its policy calls full while places are
+free stays full until the load is a step below 1, so that a load which trembles there is not news at each sample.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Standing"]
 
+_FREE_AGAIN = 0.95
+
 
 class Standing:
     """The worker's load."""
@@ -46,7 +49,9 @@ class Standing:
         self.calculator = options.load_calculator or DefaultLoadCalculator()
         self.sample = Sample()
         self.load = 0.0
-        """From 0 to 1, as it was last worked out; a worker at 1 is full."""
+        """From 0 to 1, as it was last worked out."""
+        self.full = False
+        """The policy takes no more, at a load of 1.  Whether all places are taken is the book's to say."""
         self.probe = probe
         self._max_jobs = options.max_jobs
         self._book = book
@@ -76,9 +81,11 @@ class Standing:
     def refresh(self) -> None:
         """Work the load out anew and tell the core; whoever calls pumps the session."""
         self.load = load = self.compute()
+        # A place that becomes free counts at once: only the policy's own fullness lingers.
+        self.full = not self._book.full and (load >= 1.0 or (self.full and load > _FREE_AGAIN))
         session = self._supervisor.session
         if session is not None:
-            session.core.set_standing(load, load >= 1.0, anyio.current_time())
+            session.core.set_standing(load, self.full, anyio.current_time())
 
     def compute(self) -> float:
         """The load as it would be now."""

@@ -182,7 +182,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             return WorkerStatus.DRAINING
         if not self._supervisor.registered:
             return WorkerStatus.DISCONNECTED
-        if self._book.full or self._standing.load >= 1.0:
+        if self._book.full or self._standing.full:
             return WorkerStatus.FULL
         return WorkerStatus.BUSY if self._jobs else WorkerStatus.AVAILABLE
 
@@ -387,7 +387,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
 
     def _prepare(self, core: WorkerConnection, now: float) -> None:
         """A connection begins: what the server has to know from the start."""
-        core.set_standing(self._standing.load, self._standing.load >= 1.0, now)
+        core.set_standing(self._standing.load, self._standing.full, now)
         if self._shutdown.begun:
             core.drain(now)
 
