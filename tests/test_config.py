@@ -223,6 +223,13 @@ def test_recovery_is_refused_until_it_exists() -> None:
     assert "unset" in fault.hint
 
 
+def test_a_worker_from_a_configuration_that_nobody_validated_refuses_it_too() -> None:
+    config = Config.from_env({**GOOD, "LIVEKIT_RECOVERY_ENABLED": "true"})
+    with pytest.raises(ConfigError, match="recovery is not available yet") as caught:
+        UniversalWorker.from_config(config, SimpleUniversalHandler())
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize(
     "url", ["ws://127.0.0.1:7880", "http://localhost:7880", "https://h", "wss://h/some/path", "wss://h/?region=eu&x"]
 )

@@ -97,8 +97,11 @@ class Config:
         """The options that this configuration asks for.
 
         With ``base`` only those fields change that were really set, by the environment or a flag: what a program wrote
-        down is stronger than our defaults and weaker than whoever deploys it.
+        down is stronger than our defaults and weaker than whoever deploys it.  ConfigError for what no option stands
+        for: job recovery, also where nobody asked :meth:`validate`.
         """
+        if self.recovery_enabled:
+            raise next(fault for fault in faults(self) if fault.field == "recovery_enabled")
         asked: dict[str, object] = {
             "agent_name": self.agent_name,
             "namespace": self.namespace,
