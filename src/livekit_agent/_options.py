@@ -29,7 +29,8 @@ class LoadCalculator(Protocol):
         """The load, 0 (idle) to 1 (no more).
 
         An open-source server offers nothing to workers at 0.7 and above.  What is not finite or out of range is
-        replaced: the last good value for NaN or an exception, else clamped.
+        replaced: the last good value for NaN or an exception, else clamped.  At 1 the worker says that it is full, and
+        with places free that it is not at 0.95 or below.
         """
         ...
 
