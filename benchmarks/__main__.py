@@ -74,6 +74,7 @@ def main() -> int:
         run(f"wire {backend}", lambda backend=backend: wire.measure(backend, smoke))
         run(f"rate {backend}", lambda backend=backend: processes.rate(backend, smoke))
         run(f"memory {backend}", lambda backend=backend: processes.memory(backend, smoke))
+        run(f"start alone {backend}", lambda backend=backend: processes.start_alone(backend, smoke))
         run(f"idle {backend}", lambda backend=backend: processes.idle(backend, smoke))
         run(f"room model {backend}", lambda backend=backend: rooms.model(backend, smoke))
     for engine in (*BACKENDS, simulation.CORES):

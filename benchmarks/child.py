@@ -1,6 +1,6 @@
 """A worker in a process of its own, so that memory, wake-ups and start can be seen from outside.
 
-    python -m benchmarks.child idle|held|rate|start  ours|raw  asyncio|trio  URL  [agent name]
+    python -m benchmarks.child idle|held|rate|start  ours|raw|dependencies  asyncio|trio  URL  [agent name]
 
 Prints one JSON object per line: ``registered`` with the monotonic moment, and for each start of a job nothing at all.
 It ends when its stdin does.
@@ -103,6 +103,26 @@ async def raw(mode: str, url: str, name: str) -> None:
         group.cancel_scope.cancel()
 
 
+async def dependencies(mode: str, url: str, name: str) -> None:
+    """What any worker loads, and nothing done with it."""
+    import h11
+    import jwt
+    import psutil
+    import wsproto
+    from google.protobuf import json_format
+    from livekit.protocol import agent, models
+
+    assert all((h11, jwt, psutil, wsproto, json_format, agent, models))
+    say("registered")
+    await until_stdin_ends()
+
+
 if __name__ == "__main__":
     _, mode, who, backend, url, *rest = sys.argv
-    anyio.run({"ours": ours, "raw": raw}[who], mode, url, rest[0] if rest else "", backend=backend)
+    anyio.run(
+        {"ours": ours, "raw": raw, "dependencies": dependencies}[who],
+        mode,
+        url,
+        rest[0] if rest else "",
+        backend=backend,
+    )

@@ -26,6 +26,9 @@ class NoRoom:
     def tell_end(self, listener: object) -> None:
         """It never ends by itself."""
 
+    def tell_connection(self, listener: object) -> None:
+        """It has none that could be lost."""
+
     async def disconnect(self, reason: int = 0) -> None:
         """There is nothing to leave."""
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import psutil
 
 from .dispatcher import WorkerConnection, dispatcher
@@ -255,14 +256,40 @@ def imports(smoke: bool) -> list[Figure]:
 # ------------------------------------------------------- start → registered
 
 
-def _start(who: str, backend: str, url: str) -> float:
+def _start(who: str, backend: str, url: str, mode: str = "start") -> float:
     began = time.monotonic()
-    with child("start", who, backend, url, f"start-{time.monotonic_ns()}") as process:
+    with child(mode, who, backend, url, f"start-{time.monotonic_ns()}") as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
             raise RuntimeError("the worker ended before it was registered")
         return float(json.loads(line)["t"]) - began
+
+
+async def _alone(who: str, backend: str) -> float:
+    async with dispatcher() as server:
+        return await anyio.to_thread.run_sync(_start, who, backend, server.url, "idle")
+
+
+def start_alone(backend: str, smoke: bool) -> list[Figure]:
+    """Without rooms and without a real server: what the SDK adds to what it stands on."""
+    floor: list[float] = []
+    ours: list[float] = []
+    for _ in range(2 if smoke else 15):
+        floor.append(anyio.run(_alone, "dependencies", backend, backend=backend))
+        ours.append(anyio.run(_alone, "ours", backend, backend=backend))
+    return [
+        Figure(
+            what="process start → registered, no rooms",
+            backend=backend,
+            ours=p50(ours) * 1_000,
+            floor=p50(floor) * 1_000,
+            unit="ms",
+            goal="≤ 1.15x",
+            met=p50(ours) <= 1.15 * p50(floor),
+            note="the floor imports what a worker stands on, starts the loop, and that is all",
+        )
+    ]
 
 
 def start(backend: str, smoke: bool, url: str) -> list[Figure]:

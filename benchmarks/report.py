@@ -90,6 +90,9 @@ What the words mean
   line of the handler, in one process, beside a job that joins no room.  With a room the join is on top.
 - *offer → handler*: on a real livekit-server, from the receipt of the offer's bytes to the first line of the handler;
   the server's own part between answer and assignment is in both columns.
+- *the same, beside aiohttp*: the other floor is aiohttp's client, protobuf and `asyncio.create_task`.
+- *process start → registered, no rooms*: with a server that is a loop in the parent; the floor is a process that imports
+  what a worker stands on (AnyIO and the backend, protobuf with LiveKit's messages, wsproto, h11, PyJWT, psutil).
 - *burst*: so many CreateDispatch calls at once on a real livekit-server with a warm cache, from before each call to the
   first line of its handler.  All of them must run.
 - *jobs per second*: offer, answer, assignment, handler that returns at once, final status; 1,000 in flight, the worker
