@@ -91,7 +91,7 @@ What the words mean
 - *offer → handler*: on a real livekit-server, from the receipt of the offer's bytes to the first line of the handler;
   the server's own part between answer and assignment is in both columns.
 - *the same, beside aiohttp*: the other floor is aiohttp's client, protobuf and `asyncio.create_task`.
-- *process start → registered, no rooms*: with a server that is a loop in the parent; the floor is a process that imports
+- *process start → registered, no rooms*: with a server that is a loop in the parent; the floor is a process that loads
   what a worker stands on (AnyIO and the backend, protobuf with LiveKit's messages, wsproto, h11, PyJWT, psutil).
 - *burst*: so many CreateDispatch calls at once on a real livekit-server with a warm cache, from before each call to the
   first line of its handler.  All of them must run.
