@@ -431,6 +431,19 @@ async def test_disconnect_tells_its_reason(venue: Venue) -> None:
             assert (await next_of(heard, events.ParticipantLeft)).reason == DisconnectReason.AGENT_ERROR
 
 
+async def test_a_reason_that_nobody_knows_is_refused_and_the_room_can_still_be_left(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a:
+            for unknown in (-1, 99, 2**31):
+                with pytest.raises(ValueError, match="is not a valid DisconnectReason"):
+                    await a.disconnect(unknown)
+            assert a.is_open
+        assert a.disconnect_reason == DisconnectReason.CLIENT_INITIATED
+        with anyio.fail_after(PATIENCE):
+            while await venue.present():  # noqa: ASYNC110 - the server tells nobody outside
+                await anyio.sleep(0.01)
+
+
 async def test_disconnect_completes_though_it_is_cancelled(venue: Venue) -> None:
     async with venue.open():
         room = await venue.join("a")

@@ -354,10 +354,12 @@ class Room(Presence, Session):
         """Leave the room.
 
         Idempotent, also concurrently.  Completes under cancellation, in at most ``ROOM_LEAVE_TIMEOUT``: then the room
-        is given up, and the server finds out by itself.
+        is given up, and the server finds out by itself.  ``reason`` is a :class:`DisconnectReason`; else
+        :class:`ValueError`, and we are still there.
         """
+        asked = DisconnectReason(reason or DisconnectReason.CLIENT_INITIATED)
         if self._end is None and self._asked_reason is None:
-            self._asked_reason = reason or DisconnectReason.CLIENT_INITIATED
+            self._asked_reason = asked
             self._leave_quietly(reason)
         # The shield protects the orderly leave: without it the participant would stay in the room on the server.
         with anyio.move_on_after(ROOM_LEAVE_TIMEOUT, shield=True):
