@@ -12,7 +12,11 @@ from venues import PATIENCE, Venue
 from waves import HEIGHT, PLACES, WIDTH, moving, place_of, went_round
 
 from livekit_agent import RoomError
-from livekit_agent.rooms import VideoCodec, VideoFormat, VideoFrame, VideoOptions, VideoSource
+from livekit_agent.rooms import MemoryRooms, VideoCodec, VideoFormat, VideoFrame, VideoOptions, VideoSource
+from livekit_agent.rooms._media_stream import MediaQueue
+from livekit_agent.rooms._proto import ffi
+from livekit_agent.rooms._proto import video as video_pb
+from livekit_agent.rooms._video import picture_buffer
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
 
@@ -115,6 +119,42 @@ async def test_a_format_in_which_the_library_gives_nothing_is_refused(venue: Ven
             track = await b.wait_for_track("a", timeout=PATIENCE)
             with pytest.raises(ValueError, match=f"no stream gives pictures in {format.name}"):
                 track.video_frames(format=format)
+
+
+async def test_who_asks_the_library_itself_for_such_a_format_gets_nothing_and_harms_nobody(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            source = VideoSource(64, 48)
+            await a.local_participant.publish_video(source)
+            track = await b.wait_for_track("a", timeout=PATIENCE)
+            asked = video_pb.NewVideoStreamRequest(
+                track_handle=track.handle,
+                type=video_pb.VIDEO_STREAM_NATIVE,
+                format=video_pb.NV12,
+                normalize_stride=True,
+            )
+            queue: MediaQueue[VideoFrame] = MediaQueue(b._link, 1, lambda transport, event: None)
+            queue.open(ffi.FfiRequest(new_video_stream=asked))
+            with track.video_frames() as stream, anyio.fail_after(PATIENCE):
+                while stream.statistics().received < 3:
+                    source.capture_frame(VideoFrame(data=RED_AS[VideoFormat.RGBA], width=64, height=48))
+                    await anyio.sleep(0.03)
+            assert (queue.received, queue.ended) == (0, False)
+            queue.close()
+
+
+@pytest.mark.virtual
+async def test_a_source_that_sends_it_all_the_same_is_refused_in_memory() -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
+        source = VideoSource(64, 48)
+        await a.local_participant.publish_video(source)
+        frame = VideoFrame(data=bytes(9_216), width=64, height=48, format=VideoFormat.I010)
+        with a._transport.lend(frame.data) as address:
+            asked = video_pb.CaptureVideoFrameRequest(
+                source_handle=source._handle, buffer=picture_buffer(frame, address)
+            )
+            with pytest.raises(RoomError, match="I010"):
+                a._transport.request(ffi.FfiRequest(capture_video_frame=asked))
 
 
 async def keep_moving(source: VideoSource) -> None:

@@ -110,6 +110,9 @@ PIXEL_BYTES = {
 }  # fmt: skip
 """Formats with one plane of whole pixels."""
 
+GIVEN = frozenset([*PIXEL_BYTES, VideoFormat.I420])
+"""Formats in which a stream gives pictures."""
+
 
 class Plane(NamedTuple):
     """One plane's place in a frame's bytes."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._errors import RoomError
 from ._enums import AudioFeature, VideoQuality
-from ._frames import PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
+from ._frames import GIVEN, PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
 from ._memory_hub import (
     TICKS_A_SECOND,
     AudioSourceState,
@@ -160,6 +160,8 @@ class MemoryMedia:
             rotation=VideoRotation(request.rotation),
             metadata=metadata_of(request.metadata) if request.HasField("metadata") else None,
         )
+        if frame.format is VideoFormat.I010:
+            raise RoomError("rooms in memory do not read I010, and a source does not send it")
         source.packets += 1
         source.octets += len(frame.data)
         self._rooms.media.show(source, frame)
@@ -221,6 +223,8 @@ class MemoryMedia:
 
     def tell_picture(self, stream: VideoStreamState, frame: VideoFrame) -> None:
         """A frame for a consumer, as it asked for it."""
+        if stream.format is not None and stream.format not in GIVEN:
+            return  # as the library: not a word, and never a picture
         shown = frame if stream.format is None else repainted(frame, stream.format)
         owned = self._give(shown.data)
         info = video.VideoBufferInfo(

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from .._bounds import VIDEO_STREAM_FRAMES
 from .._errors import RoomError
-from ._frames import PIXEL_BYTES, FrameMetadata, VideoFormat, VideoFrame, VideoRotation, check_sent_picture, planes_of
+from ._frames import (
+    GIVEN,
+    PIXEL_BYTES,
+    FrameMetadata,
+    VideoFormat,
+    VideoFrame,
+    VideoRotation,
+    check_sent_picture,
+    planes_of,
+)
 from ._link import Link
 from ._media_stream import MediaQueue, MediaStream
 from ._proto import ffi, video
@@ -86,7 +95,7 @@ def open_video(
     """The frames of a track from now on (see :meth:`RemoteTrack.video_frames`)."""
     if capacity < 1:
         raise ValueError(f"no frames can wait in a queue of {capacity}")
-    if format not in PIXEL_BYTES and format is not VideoFormat.I420:
+    if format not in GIVEN:
         # The library would take it, and never give a picture.
         raise ValueError(f"no stream gives pictures in {format.name}; ask for I420, or a format with pixels")
     request = video.NewVideoStreamRequest(
