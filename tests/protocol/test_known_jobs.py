@@ -20,6 +20,15 @@ def test_what_has_not_changed_is_the_offered_job_itself() -> None:
     assert again is known
 
 
+def test_the_order_in_which_a_server_writes_attributes_changes_nothing() -> None:
+    names = [f"name-{number}" for number in range(50)]
+    forth, back = (pair.job("AJ_1", attributes=dict.fromkeys(order, "x")) for order in (names, names[::-1]))
+
+    known = _codec.job_from_proto(forth, received_at=WALL)
+
+    assert _codec.job_from_proto(back, received_at=WALL, known=known) is known
+
+
 @pytest.mark.parametrize("change", ["state", "metadata", "room"])
 def test_what_has_changed_is_told_as_if_nothing_had_been_known(change: str) -> None:
     known = _codec.job_from_proto(pair.job("AJ_1", metadata="m"), received_at=WALL)
