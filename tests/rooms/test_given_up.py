@@ -138,9 +138,8 @@ class Life:
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 @pytest.mark.parametrize("place", [near, near_and_slow, far])
 def test_an_operation_cancelled_at_any_step_leaves_nothing_behind(
-    operation: Operation, place: Place, backend: str, monkeypatch: pytest.MonkeyPatch
+    operation: Operation, place: Place, backend: str
 ) -> None:
-    monkeypatch.setattr(anyio.to_thread, "run_sync", in_no_thread)
     whole = Life(operation, place)
     run_virtual(whole.live, backend=backend, on_step=whole.step)
     assert whole.done
@@ -159,14 +158,6 @@ def test_an_operation_cancelled_at_any_step_leaves_nothing_behind(
     assert not outcomes[0] or operation is leave
 
 
-async def in_no_thread(function: Callable[..., Any], *args: Any) -> Any:
-    """What a thread is to its caller: a checkpoint, then a wait that cannot be given up."""
-    await anyio.lowlevel.checkpoint()
-    with anyio.CancelScope(shield=True):
-        await anyio.sleep(0.001)
-    return function(*args)
-
-
 # ------------------------------------------------------------------------------- nothing that waits is left out
 
 #: What is public, waits, and is in no operation above: why.
@@ -180,8 +171,7 @@ ELSEWHERE = {
 }
 
 
-def test_everything_public_that_waits_is_in_one_of_them(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(anyio.to_thread, "run_sync", in_no_thread)
+def test_everything_public_that_waits_is_in_one_of_them(backend: str) -> None:
     called: dict[CodeType, None] = {}
 
     def note(frame: FrameType, event: str, arg: object) -> None:

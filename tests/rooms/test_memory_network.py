@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 from random import Random
@@ -158,7 +159,14 @@ async def test_lost_sound_is_silence_and_no_gap() -> None:
 
 
 async def test_a_wire_that_is_not_one_is_refused() -> None:
-    for wrong in ({"loss": 1.5}, {"reorder": -0.1}, {"latency": -1.0}, {"jitter": -1.0}):
+    for wrong in (
+        {"loss": 1.5},
+        {"reorder": -0.1},
+        {"latency": -1.0},
+        {"jitter": -1.0},
+        {"latency": math.nan},
+        {"jitter": math.inf},
+    ):
         with pytest.raises(ValueError, match=r"between 0 and 1|less than 0"):
             Network(**wrong)
 

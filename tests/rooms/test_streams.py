@@ -111,8 +111,6 @@ async def test_bytes_are_written_with_all_that_is_said_about_them_and_only_where
 async def test_a_file_is_sent(venue: Venue, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(b"0123456789" * 20_000)
-    if not venue.real:
-        pytest.skip("threads have no place under virtual time")
     async with venue.open():
         async with await venue.join("a") as a, await venue.join("b") as b:
             await venue.introduce(a, b)
@@ -123,6 +121,19 @@ async def test_a_file_is_sent(venue: Venue, tmp_path: Path) -> None:
                 assert (reader.info.name, reader.info.mime_type) == ("notes.txt", "text/plain")
                 assert await reader.read_all() == path.read_bytes()
             assert steps[-1] == (200_000, 200_000)
+
+
+async def test_a_file_that_cannot_be_read_is_not_announced(venue: Venue, tmp_path: Path) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b:
+            await venue.introduce(a, b)
+            with b.byte_streams("files") as files:
+                for path in (tmp_path, tmp_path / "nothing"):
+                    with pytest.raises(OSError, match=str(path)):
+                        await a.local_participant.send_file(path, topic="files")
+                await a.local_participant.send_bytes(b"x", topic="files", name="readable")
+                with anyio.fail_after(PATIENCE):
+                    assert (await anext(files)).info.name == "readable"
 
 
 async def test_streams_go_only_where_they_are_sent_and_only_to_who_listens(venue: Venue) -> None:

@@ -13,6 +13,7 @@ lossy data and media can be lost and, data, overtaken.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -109,7 +110,7 @@ class Network:
         for name in ("loss", "reorder"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share between 0 and 1")
-        if self.latency < 0 or self.jitter < 0:
+        if not (0 <= self.latency < math.inf and 0 <= self.jitter < math.inf):
             raise ValueError("latency and jitter are seconds, not less than 0")
 
     @property
