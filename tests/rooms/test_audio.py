@@ -308,6 +308,24 @@ def test_a_rate_over_which_the_library_would_end_the_process_is_refused(rate: in
         AudioSource(rate)
 
 
+async def test_a_source_feeds_two_real_rooms_and_in_memory_one(venue: Venue) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.beside(1).join("a") as b:
+            source = AudioSource()
+            await a.local_participant.publish_audio(source)
+            if venue.real:
+                await b.local_participant.publish_audio(source)
+                await source.play(bytes(9_600))
+                await a.disconnect()
+                await source.play(bytes(9_600))
+            else:
+                with pytest.raises(RoomError, match="in memory one participant's"):
+                    await b.local_participant.publish_audio(source)
+                await a.disconnect()
+                await b.local_participant.publish_audio(source)
+                await source.play(bytes(9_600))
+
+
 @pytest.mark.parametrize("queue", [-10, 1, 7, 205])
 def test_a_queue_over_which_the_library_would_end_the_process_is_refused(queue: int) -> None:
     with pytest.raises(ValueError, match=f"no audio source of .* {queue} ms"):

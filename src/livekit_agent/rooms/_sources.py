@@ -11,7 +11,10 @@ __all__ = ["Source"]
 
 
 class Source:
-    """Where a track's media comes from.  Make it anywhere, publish it, feed it; publish it again later if you like."""
+    """Where a track's media comes from.  Make it anywhere, publish it, feed it; publish it again later if you like.
+
+    It may feed tracks in several real rooms at once, all in one event loop; in memory, tracks of one participant.
+    """
 
     def __init__(self) -> None:
         self._transport: Transport | None = None
@@ -27,7 +30,10 @@ class Source:
     def attach(self, link: Link) -> int:
         """The native handle, for a track in that room."""
         if self._handle and self._transport is not link.transport:
-            raise RoomError("a source can be used in one event loop at a time", hint="make another one")
+            raise RoomError(
+                "a source feeds the rooms of one event loop at a time, and in memory one participant's",
+                hint="make another one",
+            )
         if not self._handle:
             response = self._open(link)
             self._transport = link.transport
