@@ -5,15 +5,21 @@ That our own worker passes it is tests/e2e/test_contracts.py's business.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import anyio
 import pytest
+from anyio.abc import ByteStream
 
 from livekit_agent.testing.contracts import CASES, Result, Verdict, contract_test, run_contracts
+from livekit_agent.testing.contracts._lab import Lab, Worker
 
 OURS = [sys.executable, "-m", "livekit_agent.testing.contracts.adapters.ours"]
 BROKEN = Path(__file__).parent / "broken_worker.py"
@@ -58,6 +64,40 @@ def test_a_worker_that_never_connects_fails_in_words() -> None:
     assert result.verdict is Verdict.FAILED
     assert result.what == "no connection came within 30 s and exited with 0"
     assert result.output == "out of order"
+
+
+class Silent(ByteStream):
+    """Somebody who has connected and says nothing."""
+
+    def __init__(self) -> None:
+        self.asked = anyio.Event()
+        self.closed = False
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        self.asked.set()
+        await anyio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def send(self, item: bytes) -> None:
+        pass
+
+    async def send_eof(self) -> None:
+        pass
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_a_handshake_that_is_cut_by_the_end_of_its_case_leaves_no_connection_open() -> None:
+    lab = Lab(OURS, {}, 1.0, 1)
+    worker = Worker(itertools.count(), 1.0, 0, ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+    stream: Any = Silent()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lab._converse, worker, stream)
+        await stream.asked.wait()
+        tasks.cancel_scope.cancel()
+    assert stream.closed
+    assert (worker.links, worker.tls_failures) == ([], 0)
 
 
 def test_results_are_told_as_they_come_and_returned_in_order() -> None:

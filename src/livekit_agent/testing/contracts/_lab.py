@@ -264,10 +264,13 @@ class Lab:
             context.sni_callback = lambda _, name, __: sni.append(str(name))
             try:
                 wrapped = await TLSStream.wrap(stream, server_side=True, ssl_context=context, standard_compatible=False)
-            except (ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, OSError):
-                worker.tls_failures += 1
-                await anyio.aclose_forcefully(stream)
-                return
+            except BaseException as exc:  # a cancellation too: nobody else closes the stream
+                with anyio.move_on_after(1, shield=True):  # never waits for the peer
+                    await anyio.aclose_forcefully(stream)
+                if isinstance(exc, ssl.SSLError | anyio.EndOfStream | anyio.BrokenResourceError | OSError):
+                    worker.tls_failures += 1
+                    return
+                raise
             link = Link(wrapped, worker, sni[0] if sni else "")
         worker.come(link)
         await link.serve()
