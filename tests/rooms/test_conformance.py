@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -193,6 +194,25 @@ async def test_data_goes_only_where_it_is_sent(venue: Venue) -> None:
             assert (await next_of(to_c, events.DataReceived)).data == b"for c"
             assert (await next_of(to_c, events.DataReceived)).data == b"for all"
             assert (await next_of(to_b, events.DataReceived)).data == b"for all"
+
+
+async def test_one_name_is_no_list_of_names(venue: Venue) -> None:
+    """It would go to its letters, and the server says nothing about those who are not there."""
+    async with venue.open():
+        async with await venue.join("a") as a:
+            me = a.local_participant
+            sends: list[Callable[[], Any]] = [
+                lambda: me.publish_data(b"x", destination_identities="bob"),
+                lambda: me.send_text("x", destination_identities="bob"),
+                lambda: me.send_bytes(b"x", destination_identities="bob"),
+                lambda: me.send_chat("x", destination_identities="bob"),
+                lambda: me.publish_dtmf("1", destination_identities="bob"),
+            ]
+            for send in sends:
+                with pytest.raises(ValueError, match=r"\['bob'\] was meant"):
+                    await send()
+            assert me.data_buffered() == 0
+            await me.publish_data(b"x", destination_identities=["bob"])
 
 
 async def test_reliable_data_keeps_its_order(venue: Venue) -> None:

@@ -12,7 +12,7 @@ from .._errors import RoomPermissionError
 from ._enums import ParticipantKind
 from ._proto import ffi
 from ._proto import room as room_pb
-from ._sending import Sending
+from ._sending import Sending, identities
 
 __all__ = ["ChatMessage", "MessageSending", "TranscriptionSegment"]
 
@@ -80,7 +80,7 @@ class MessageSending(Sending):
         request = room_pb.SendChatMessageRequest(
             local_participant_handle=self._link.local_handle,
             message=text,
-            destination_identities=list(destination_identities),
+            destination_identities=identities(destination_identities),
         )
         call = self._link.send(ffi.FfiRequest(send_chat_message=request))
         event = await self._link.finish(call, "chat message not sent")
@@ -112,7 +112,7 @@ class MessageSending(Sending):
             local_participant_handle=self._link.local_handle,
             edit_text=text,
             original_message=original,
-            destination_identities=list(destination_identities),
+            destination_identities=identities(destination_identities),
         )
         call = self._link.send(ffi.FfiRequest(edit_chat_message=request))
         event = await self._link.finish(call, "chat message not edited")
@@ -159,7 +159,7 @@ class MessageSending(Sending):
             local_participant_handle=self._link.local_handle,
             code=code,
             digit=digit,
-            destination_identities=list(destination_identities),
+            destination_identities=identities(destination_identities),
         )
         call = self._link.send(ffi.FfiRequest(publish_sip_dtmf=request))
         await self._link.finish(call, "telephone tone not sent")

@@ -27,6 +27,7 @@ from ._model import LocalState, RemoteState
 from ._proto import ffi, room
 from ._publishing import AnyPublication, Publishing
 from ._rpc import RpcCalling
+from ._sending import identities
 from ._sip import SipInfo
 from ._tracks import LocalTrackPublication, RemoteTrack, RemoteTrackPublication
 
@@ -275,7 +276,7 @@ class LocalParticipant(Participant, RpcCalling, MessageSending, Publishing, Data
                 data_len=len(payload),
                 reliable=reliable,
                 topic=topic,
-                destination_identities=list(destinations),
+                destination_identities=identities(destinations),
             )
             # Given up or not, the connection has it until it answers.
             return self._link.send(

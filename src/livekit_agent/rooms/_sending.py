@@ -6,16 +6,27 @@ that never comes, or for none at all.  So the question is asked here, and answer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import anyio.lowlevel
 
+from .._errors import printable
 from ._link import Link
 
 if TYPE_CHECKING:
     from ._model import ParticipantState
 
-__all__ = ["Sending"]
+__all__ = ["Sending", "identities"]
+
+
+def identities(destinations: Sequence[str]) -> list[str]:
+    """To whom something goes.  One name is no list of names: it would go to its letters, of whom nobody is there."""
+    if isinstance(destinations, str):
+        raise ValueError(
+            f"destination_identities is a list of identities; [{printable(destinations, 80)!r}] was meant?"
+        )
+    return list(destinations)
 
 
 class Sending:

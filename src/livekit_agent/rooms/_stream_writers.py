@@ -26,7 +26,7 @@ from .._types import NO_ATTRIBUTES
 from ._enums import StreamOperation
 from ._link import Link
 from ._proto import data_stream, ffi
-from ._sending import Sending
+from ._sending import Sending, identities
 from ._streams import ByteStreamInfo, TextStreamInfo, stream_failure
 
 __all__ = ["ByteStreamWriter", "StreamSending", "StreamWriter", "TextStreamWriter"]
@@ -255,7 +255,7 @@ class StreamSending(Sending):
         """
         options = data_stream.StreamTextOptions(
             topic=topic,
-            destination_identities=list(destination_identities),
+            destination_identities=identities(destination_identities),
             attributes=dict(attributes),
             attached_stream_ids=list(attachments),
             generated=generated,
@@ -287,7 +287,7 @@ class StreamSending(Sending):
             topic=topic,
             name=name,
             mime_type=mime_type,
-            destination_identities=list(destination_identities),
+            destination_identities=identities(destination_identities),
             attributes=dict(attributes),
         )
         if size is not None:
