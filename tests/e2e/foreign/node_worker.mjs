@@ -28,7 +28,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url) && process.argv[2]) {
       numIdleProcesses: 1,
       loadFunc: async () => 0,
       host: "127.0.0.1",
-      port: 0,
+      port: 10_000 + (process.pid % 20_000), // its health check; 0 would mean 8081 for all
       production: true,
       requestFunc: async (request) => {
         say("offer", { id: request.id });
