@@ -180,13 +180,17 @@ async def test_a_cancelled_drain_fails_what_still_runs() -> None:
         assert (report.drained, report.cancelled) == ((), ("AJ_1",))
 
 
+def end_itself(ctx: JobContext, way: str) -> None:
+    if way == "scope":
+        ctx.cancel_scope.cancel()
+    else:
+        ctx.shutdown("all said")
+
+
 @pytest.mark.parametrize("way", ["scope", "shutdown"])
 async def test_a_job_that_ends_itself_is_a_success(way: str) -> None:
     async def assigned(ctx: JobContext) -> None:
-        if way == "scope":
-            ctx.cancel_scope.cancel()
-        else:
-            ctx.shutdown("all said")
+        end_itself(ctx, way)
         await anyio.sleep_forever()
 
     async with world(assigned) as w:
@@ -203,10 +207,7 @@ async def test_a_job_that_ends_itself_just_before_its_worker_is_cancelled_ended_
     """Both in one instant, so that the outer cancellation is what comes through the handler."""
 
     async def assigned(ctx: JobContext) -> None:
-        if way == "scope":
-            ctx.cancel_scope.cancel()
-        else:
-            ctx.shutdown("all said")
+        end_itself(ctx, way)
         w.start_scope.cancel()
         await anyio.sleep_forever()
 
@@ -301,7 +302,9 @@ async def test_a_room_that_is_back_in_time_has_all_its_time_again(resume: bool) 
         await w.told("AJ_1 RUNNING")
         for _ in range(3):
             w.rooms.interrupt("r", "agent-AJ_1")
-            await anyio.sleep(59)
+            await anyio.sleep(20)
+            w.rooms.interrupt("r", "agent-AJ_1")  # said again: one time is running, and one is stopped
+            await anyio.sleep(39)
             w.rooms.restore("r", "agent-AJ_1", resume=resume)
         await w.told("AJ_1 terminated")
         assert w.gateway.final("AJ_1") == (SUCCESS, "")
