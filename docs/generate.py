@@ -61,9 +61,17 @@ def commands(command: click.Command, path: str) -> Iterator[tuple[str, click.Com
                 yield from commands(child, f"{path} {name}")
 
 
-def rooms_elsewhere(file: str) -> str:
-    """What became of the names of another client or of the library, as tests/rooms/test_coverage.py checks it."""
-    sys.path.insert(0, str(DOCS.parent / "tests" / "rooms"))
+def public_names(module: str = "") -> str:
+    """The public names of a module with what their source says of them; of the package itself without one."""
+    sys.path.insert(0, str(DOCS))
+    import api_pages
+
+    return api_pages.package(f"livekit_agent.{module}") if module else api_pages.chapters()
+
+
+def elsewhere(file: str) -> str:
+    """What became of the names of another SDK or of the library, as the tests check it."""
+    sys.path.insert(0, str(DOCS.parent / "tests"))
     from coverage_tables import sections, table
 
     parts: list[str] = []
@@ -89,9 +97,16 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "bounds": bounds,
     "command line": command_line,
-    "livekit rtc": lambda: rooms_elsewhere("livekit_rtc"),
-    "livekit client": lambda: rooms_elsewhere("livekit_client"),
-    "native library": lambda: rooms_elsewhere("library"),
+    "package": public_names,
+    "events": lambda: public_names("events"),
+    "rooms": lambda: public_names("rooms"),
+    "dispatch": lambda: public_names("dispatch"),
+    "http api": lambda: public_names("api"),
+    "virtual time": lambda: public_names("simulation"),
+    "go": lambda: elsewhere("go"),
+    "livekit rtc": lambda: elsewhere("livekit_rtc"),
+    "livekit client": lambda: elsewhere("livekit_client"),
+    "native library": lambda: elsewhere("library"),
 }
 
 

@@ -17,6 +17,7 @@ import livekit_agent
 from livekit_agent import (
     Config,
     ConfigError,
+    JobType,
     SimpleUniversalHandler,
     UniversalWorker,
     WorkerOptions,
@@ -349,6 +350,13 @@ def test_flags_beat_the_environment_which_beats_the_program_which_beats_the_defa
     config = Config.from_env({"LIVEKIT_AGENT_NAME": "environment", "LIVEKIT_MAX_CONCURRENT_JOBS": "4"})
     options = config.with_values("--max-jobs", max_jobs=5).options(program)
     assert options == WorkerOptions(agent_name="environment", namespace="program", max_jobs=5, shutdown_timeout=5)
+
+
+def test_a_worker_from_a_configuration_keeps_what_the_program_wants_and_nobody_else_has_set() -> None:
+    config = Config.from_env({**GOOD, "LIVEKIT_MAX_CONCURRENT_JOBS": "5"})
+    program = WorkerOptions(job_type=JobType.PARTICIPANT, max_jobs=3, shutdown_timeout=60)
+    worker = UniversalWorker.from_config(config, SimpleUniversalHandler(), program)
+    assert worker.options == WorkerOptions(job_type=JobType.PARTICIPANT, max_jobs=5, shutdown_timeout=60)
 
 
 def test_a_configuration_built_by_hand_means_what_differs_from_the_defaults() -> None:

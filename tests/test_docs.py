@@ -17,6 +17,7 @@ import anyio
 import numpy as np
 import pytest
 
+import livekit_agent
 from livekit_agent import Config, DeviceError, JobStatus, RpcError, UniversalWorker
 from livekit_agent.cli._load import build_worker, load_file, pick
 from livekit_agent.dispatch import DispatchServer
@@ -88,6 +89,19 @@ def script(name: str) -> ModuleType:
 def test_the_generated_parts_are_what_the_code_would_write() -> None:
     stale = [str(path.relative_to(ROOT)) for path, old, new in script("generate").pages() if old != new]
     assert stale == [], "run: python docs/generate.py"
+
+
+def test_every_public_name_is_on_a_page_and_says_what_it_is() -> None:
+    pages = script("api_pages")
+    placed = [name for names in pages.CHAPTERS.values() for name in names]
+    errors = {name for name in livekit_agent.__all__ if name.endswith("Error") or name == "JobTerminated"}
+    assert sorted(placed) == sorted(set(livekit_agent.__all__) - errors - {"events", "PROTOCOL_VERSION", "__version__"})
+    assert sorted(errors - set(re.findall(r"\w+", (ROOT / "docs" / "errors.md").read_text()))) == []
+    silent = [each for name in placed for each in pages.unexplained("livekit_agent", name)]
+    for module in ("events", "rooms", "dispatch", "api", "simulation"):
+        home = f"livekit_agent.{module}"
+        silent += [f"{module}.{each}" for name in pages.public(home) for each in pages.unexplained(home, name)]
+    assert silent == []
 
 
 def test_the_contracts_table_loses_no_column_for_what_is_not_installed(

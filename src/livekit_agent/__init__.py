@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from ._types import ConnectionQuality as ConnectionQuality
     from ._types import Job as Job
     from ._types import JobMetadata as JobMetadata
+    from ._types import JobState as JobState
     from ._types import JobStatus as JobStatus
     from ._types import JobType as JobType
     from ._types import ParticipantInfo as ParticipantInfo
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from .load import CustomLoadCalculator as CustomLoadCalculator
     from .load import DefaultLoadCalculator as DefaultLoadCalculator
     from .load import LoadCalculator as LoadCalculator
+    from .load import LoadParts as LoadParts
     from .runtime._rooms import ServerRooms as ServerRooms
     from .runtime._run import run as run
     from .runtime._worker import UniversalWorker as UniversalWorker
@@ -94,8 +96,8 @@ _HOMES = {
     ),
     **dict.fromkeys(
         (
-            "AutoSubscribe", "CancelReason", "ConnectionQuality", "Job", "JobMetadata", "JobStatus", "JobType",
-            "ParticipantInfo", "ParticipantPermissions", "Reject", "RoomInfo", "ShutdownReport",
+            "AutoSubscribe", "CancelReason", "ConnectionQuality", "Job", "JobMetadata", "JobState", "JobStatus",
+            "JobType", "ParticipantInfo", "ParticipantPermissions", "Reject", "RoomInfo", "ShutdownReport",
             "WorkerStats", "WorkerStatus",
         ),
         "_types",
@@ -108,7 +110,7 @@ _HOMES = {
         "config",
     ),
     **dict.fromkeys(("BaseHandler", "SimpleUniversalHandler", "UniversalHandler"), "handlers"),
-    **dict.fromkeys(("CustomLoadCalculator", "DefaultLoadCalculator", "LoadCalculator"), "load"),
+    **dict.fromkeys(("CustomLoadCalculator", "DefaultLoadCalculator", "LoadCalculator", "LoadParts"), "load"),
     "JobContext": "context",
     "ServerRooms": "runtime._rooms",
     "UniversalWorker": "runtime._worker",

@@ -173,7 +173,12 @@ class RoomInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticipantPermissions:
-    """What a participant may do.  Defaults are the server's for a worker that names none."""
+    """What a participant may do.  Defaults are the server's for a worker that names none.
+
+    Of an agent's (``WorkerOptions.permissions``) livekit-server 1.13.5 takes the five ``can_subscribe``,
+    ``can_publish``, ``can_publish_data``, ``can_update_metadata`` and ``can_subscribe_metrics``, and ``hidden``; the
+    rest it leaves out of the agent's token.
+    """
 
     can_subscribe: bool = True
     can_publish: bool = True
@@ -307,8 +312,11 @@ class JobMetadata:
     participant_identity: str = ""
     """Empty means ``agent-<job id>``, which is what keeps two jobs of one room apart."""
     participant_name: str = ""
+    """What others see."""
     participant_metadata: str = field(default="", repr=False)
+    """At most 512 KiB for an ordinary server."""
     participant_attributes: Mapping[str, str] = field(default=NO_ATTRIBUTES, repr=False)
+    """At most 64 KiB together.  ``lk.agent_name`` is the server's own and left out."""
     auto_subscribe: AutoSubscribe | None = None
     """What the agent subscribes to in this room; None: as ``WorkerOptions.auto_subscribe`` says.  Never sent."""
 
@@ -349,7 +357,9 @@ class Reject:
     """
 
     reason: str = ""
+    """For our own log, at INFO."""
     terminate: bool = False
+    """Whether the job ends for every worker; the server then counts it as SUCCESS."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,12 +367,17 @@ class WorkerStats:
     """A snapshot of a worker, and what a load calculator sees.  Only fields that are measured exist."""
 
     connected: bool = False
+    """Whether the worker is registered."""
     active_jobs: int = 0
+    """Jobs whose tasks live, those that end included."""
     reserved_jobs: int = 0
     """Offers answered yes whose assignment has not come yet."""
     max_jobs: int | None = None
+    """``WorkerOptions.max_jobs``; None: no limit."""
     completed_jobs: int = 0
+    """Jobs that ended SUCCESS."""
     failed_jobs: int = 0
+    """Jobs that ended FAILED."""
     total_jobs: int = 0
     """Jobs ever assigned: active + completed + failed."""
     cpu_percent: float = 0.0
@@ -370,7 +385,9 @@ class WorkerStats:
     memory_percent: float = 0.0
     """Resident memory of this process, of what it may use, 0..100."""
     memory_mb: float = 0.0
+    """Resident memory of this process, in MiB."""
     current_load: float = 0.0
+    """0 to 1, as it was last worked out."""
     uptime: float = 0.0
     """Seconds since start."""
 

@@ -6,6 +6,7 @@ import ast
 from functools import cache
 
 import pytest
+
 from coverage_tables import TESTS, table
 
 FACTS = table("facts")

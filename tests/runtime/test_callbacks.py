@@ -10,6 +10,7 @@ import pytest
 
 from livekit_agent import BaseHandler, JobContext, events
 from livekit_agent._bounds import ROOM_EVENTS_MAX, ROOM_LIFECYCLE_EVENTS_MAX
+from livekit_agent.rooms import DisconnectReason
 
 from .harness import FAILED, SUCCESS, ScriptedRooms, until_cancelled, world
 
@@ -265,6 +266,38 @@ async def test_callbacks_and_an_immediate_return_are_warned_of(caplog: pytest.Lo
         await w.give()
         assert await w.gateway.end_of("AJ_1") == (SUCCESS, "")
     assert "ctx.wait_closed()" in caplog.text
+
+
+async def test_a_handler_hears_of_its_room_without_callbacks() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        listener = ctx.events(events.ParticipantJoined, events.ParticipantLeft)
+        await w.told("AJ_1 RUNNING")
+        w.tell("listening")
+        async for event in listener:
+            w.tell(f"{type(event).__name__} {event.participant.identity}")
+
+    async with world(assigned) as w:
+        await w.give()
+        await w.told("listening")
+        async with w.rooms.join("r", "ann") as ann:
+            await w.told("ParticipantJoined ann")
+            await ann.local_participant.set_metadata("news of another kind")
+        await w.told("ParticipantLeft ann")
+        assert w.story[w.story.index("listening") + 1 :] == ["ParticipantJoined ann", "ParticipantLeft ann"]
+
+
+async def test_a_handler_can_wait_for_the_end_of_its_room() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        with anyio.CancelScope(shield=True):  # the end of the room cancels the job as well
+            closed = await ctx.wait_closed()
+        w.tell(f"closed: {closed.reason!r}")
+
+    async with world(assigned) as w:
+        await w.give()
+        await w.told("AJ_1 RUNNING")
+        await anyio.sleep(5)
+        w.rooms.delete_room("r")
+        await w.told(f"closed: {DisconnectReason.ROOM_DELETED!r}")
 
 
 async def test_two_jobs_in_one_room_hear_it_each_for_itself() -> None:

@@ -133,10 +133,13 @@ async def test_the_answer_carries_the_agents_metadata_and_the_join_uses_it() -> 
     async def assigned(ctx: JobContext) -> None:
         local = ctx.room.local_participant
         w.tell(f"{local.identity} {local.name} {local.metadata} {local.attributes.get('a')}")
+        assert ctx.metadata == await request(ctx.job)
+        w.tell("and the context says so")
 
     async with world(assigned, callbacks={"job_request": request}) as w:
         await w.give()
         await w.told("agent-me Me m b")
+        await w.told("and the context says so")
 
 
 @virtual

@@ -20,6 +20,7 @@ from livekit_agent import (
     events,
 )
 from livekit_agent._bounds import WORKER_EVENTS_MAX
+from livekit_agent.monitoring._probe import Sample
 from livekit_agent.runtime._broadcast import Broadcast
 from livekit_agent.runtime._timekeeper import Timekeeper
 
@@ -187,6 +188,29 @@ async def test_figures_add_up_at_every_moment() -> None:
         await anyio.sleep(10)
         stats = w.worker.stats
         assert (stats.active_jobs, stats.completed_jobs, stats.failed_jobs) == (0, 27, 3)
+
+
+@virtual
+async def test_the_figures_of_the_machine_and_of_the_time_are_those_that_were_measured() -> None:
+    sample = Sample(cpu_percent=70, memory_percent=35, memory_mb=512)
+    async with world(start=False, max_jobs=2) as w:
+        w.worker._standing.probe = lambda: sample
+        assert (w.worker.stats.uptime, w.worker.stats.max_jobs) == (0, 2)
+        began = anyio.current_time()
+        w.tasks.start_soon(w.run)
+        await w.gateway.registered()
+        await anyio.sleep(7)
+        stats = w.worker.stats
+        assert stats.connected
+        assert (stats.cpu_percent, stats.memory_percent, stats.memory_mb) == (70, 35, 512)
+        assert stats.current_load == pytest.approx(0.04 * (0.7 * 4 + 0.35 * 3) / 7)
+        assert stats.uptime == anyio.current_time() - began == 7
+        await w.worker.stop()
+        await w.finished.wait()
+        ended = w.worker.stats.uptime
+        await anyio.sleep(10)
+        assert w.worker.stats.uptime == ended >= 7
+        assert not w.worker.stats.connected
 
 
 @virtual

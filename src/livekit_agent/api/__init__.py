@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .._errors import ApiError as ApiError
     from ._client import LiveKitAPI as LiveKitAPI
+    from ._dispatch import DispatchApi as DispatchApi
+    from ._rooms import RoomApi as RoomApi
     from ._types import Dispatch as Dispatch
     from ._types import DispatchedJob as DispatchedJob
     from ._types import RoomAgent as RoomAgent
@@ -20,12 +22,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "ApiError": ".._errors",
     "Dispatch": "._types",
+    "DispatchApi": "._dispatch",
     "DispatchedJob": "._types",
     "LiveKitAPI": "._client",
     "RoomAgent": "._types",
+    "RoomApi": "._rooms",
 }
 
-__all__ = ["ApiError", "Dispatch", "DispatchedJob", "LiveKitAPI", "RoomAgent"]
+__all__ = ["ApiError", "Dispatch", "DispatchApi", "DispatchedJob", "LiveKitAPI", "RoomAgent", "RoomApi"]
 
 
 def __getattr__(name: str) -> object:

@@ -80,7 +80,9 @@ class LiveKitAPI:
         self._wall = wall_clock
         self._client: httpx.AsyncClient | None = None
         self.dispatch = DispatchApi(self)
+        """Who is sent into which room."""
         self.rooms = RoomApi(self)
+        """Rooms and who is in them."""
 
     def __repr__(self) -> str:
         return f"<LiveKitAPI {self._base}>"

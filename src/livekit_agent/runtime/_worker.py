@@ -166,10 +166,16 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         }
 
     @classmethod
-    def from_config(cls, config: Any, handler: UniversalHandler, **seams: Any) -> UniversalWorker:
-        """A worker from a :class:`~livekit_agent.Config`, which knows url, keys, options and maybe rooms."""
+    def from_config(
+        cls, config: Any, handler: UniversalHandler, options: WorkerOptions | None = None, **seams: Any
+    ) -> UniversalWorker:
+        """A worker from a :class:`~livekit_agent.Config`, which knows url, keys, options and maybe rooms.
+
+        ``options`` are what the program wants; what the environment or a flag has set is stronger.  ``seams`` are the
+        keyword arguments of the constructor.
+        """
         seams.setdefault("rooms", config.rooms)
-        return cls(config.url, config.api_key, config.api_secret, handler, config.options(), **seams)
+        return cls(config.url, config.api_key, config.api_secret, handler, config.options(options), **seams)
 
     # ------------------------------------------------------------------------------------ looking
 

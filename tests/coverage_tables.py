@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 TABLES = Path(__file__).parent / "coverage"
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent / "rooms"
 
 
 class Row(NamedTuple):
@@ -93,21 +93,29 @@ def has_attribute(cls: Any, name: str) -> bool:
     )
 
 
+def path_of(file: str) -> Path:
+    """``file`` is tests/rooms/test_FILE.py, ``folder/file`` another folder's, ``./file`` one of tests itself."""
+    folder, _, name = file.rpartition("/")
+    return (TESTS.parent / folder if folder else TESTS) / f"test_{name}.py"
+
+
 @cache
 def tests_of(file: str) -> frozenset[str]:
-    tree = ast.parse((TESTS / f"test_{file}.py").read_text())
+    tree = ast.parse(path_of(file).read_text())
     return frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
 @cache
 def definitions(file: str) -> dict[str, tuple[str, frozenset[str]]]:
-    """What tests/rooms/test_FILE.py defines: name -> its source and the names in it."""
-    source = (TESTS / f"test_{file}.py").read_text()
+    """What a file of tests defines: name -> its source and the names in it."""
+    source = path_of(file).read_text()
     found: dict[str, tuple[str, frozenset[str]]] = {}
     for node in ast.parse(source).body:
         defined = [node.name] if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) else []
         if isinstance(node, ast.Assign):
             defined = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            defined = [node.target.id]
         parts = [node, *getattr(node, "decorator_list", ())]
         text = "\n".join(ast.get_source_segment(source, part) or "" for part in parts)
         names = frozenset(inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name))
@@ -128,9 +136,9 @@ def code_of(proof: str) -> str:
 
 
 def test_exists(proof: str) -> bool:
-    """``file::name``: a test function of tests/rooms/test_FILE.py, named without its ``test_``."""
+    """``file::name``: a test function of that file (:func:`path_of`), named without its ``test_``."""
     file, _, name = proof.partition("::")
-    return (TESTS / f"test_{file}.py").exists() and f"test_{name}" in tests_of(file)
+    return path_of(file).exists() and f"test_{name}" in tests_of(file)
 
 
 test_exists.__test__ = False  # type: ignore[attr-defined]

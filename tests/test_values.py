@@ -1,0 +1,70 @@
+"""Values that users read: numbers that are the wire's, and a job's metadata as JSON and as a type of theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from livekit.protocol import agent, models
+
+from livekit_agent import ConnectionQuality, Job, JobStatus, JobType, ParticipantPermissions
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "prefix"),
+    [
+        (JobType, agent.JobType, "JT_"),
+        (JobStatus, agent.JobStatus, "JS_"),
+        (ConnectionQuality, models.ConnectionQuality, ""),
+    ],
+)
+def test_the_numbers_are_the_wires(ours: Any, theirs: Any, prefix: str) -> None:
+    named = {f"{prefix}{member.name}": member.value for member in ours}
+    assert named == {name: number for name, number in theirs.items() if name in named}
+    assert set(theirs.keys()) - named.keys() <= {"JS_CANCELLED"}
+
+
+@dataclass(frozen=True)
+class Order:
+    number: int
+    express: bool = False
+
+
+def a_job(metadata: str) -> Job:
+    return Job(id="AJ_1", type=JobType.ROOM, metadata=metadata)
+
+
+def test_metadata_can_be_had_as_json_and_as_a_type() -> None:
+    job = a_job('{"number": 7, "express": true}')
+    assert job.metadata_json() == {"number": 7, "express": True}
+    assert job.metadata_as(Order) == Order(7, express=True)
+    assert job.metadata_as(dict) == {"number": 7, "express": True}
+    assert a_job("[1, 2]").metadata_json() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("", "Expecting value"),
+        ("not JSON", "Expecting value"),
+        ("[1]", "list, not a JSON object"),
+        ('{"express": true}', "does not fit Order: .*number"),
+        ('{"number": 7, "colour": "red"}', "does not fit Order: .*colour"),
+    ],
+)
+def test_metadata_that_does_not_fit_is_a_value_error_that_says_why(metadata: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        a_job(metadata).metadata_as(Order)
+
+
+def test_every_permission_has_its_field_in_the_message() -> None:
+    """All ten, each by itself: a field that is forgotten, or goes into another's place, is seen."""
+    fields = {field.name for field in models.ParticipantPermission.DESCRIPTOR.fields}
+    nothing = dict.fromkeys(fields - {"can_publish_sources"}, False)
+    assert fields == set(ParticipantPermissions.__dataclass_fields__)
+    for name in nothing:
+        message = ParticipantPermissions(**{**nothing, name: True}).to_proto()
+        assert [field.name for field, _ in message.ListFields()] == [name]
+    sources = ParticipantPermissions(**nothing, can_publish_sources=(1, 2)).to_proto()
+    assert list(sources.can_publish_sources) == [1, 2]
