@@ -127,6 +127,7 @@ WHEN_FULL: dict[str, str] = {
     "speaker": ROOMS + "devices.py::test_writing_waits_for_room_which_is_the_pacing",
     "native_quiet": ROOMS + "exits.py::test_every_exit_is_quiet_and_has_its_code",
     "native_exit": ROOMS + "exits.py::test_every_exit_is_quiet_and_has_its_code",
+    "health": "cli/test_health.py::test_more_connections_than_the_bound_are_closed_at_once",
     "http_body": DISPATCH + "http.py::test_a_chunked_body_is_bounded_as_it_grows",
     "http_head": DISPATCH + "http.py::test_faults_are_answered_and_end_the_connection",
     "connections": DISPATCH + "server.py::test_beyond_its_bound_connections_are_closed_at_once",
@@ -147,6 +148,7 @@ WHEN_FULL: dict[str, str] = {
     "room_name": DISPATCH + "http_answers.py::test_every_answer_is_the_recorded_one",
     "participant_name": DISPATCH + "http_answers.py::test_every_answer_is_the_recorded_one",
     "api": "api/test_api_client.py::test_a_server_that_never_answers_times_out",
+    "api_error": "api/test_api_client.py::test_the_words_beside_an_error_are_cut_and_counted",
     "api_response": "api/test_api_client.py::test_an_answer_beyond_its_bound_is_refused",
     "sync_request_threads": HERE + "sync_requests_share_a_bounded_number_of_threads",
     "secret_file": "test_config.py::test_an_unusable_secret_file_is_named_but_never_quoted",
@@ -158,6 +160,7 @@ WHEN_FULL: dict[str, str] = {
     "deployment": PROTOCOL
     + "conformance.py::test_case_21_a_deployment_that_the_server_would_drop_us_for_is_refused_before_connecting",
     "load": SMALL_ONES + "the_load_is_reckoned_anew_at_its_interval",
+    "loop_late": RUNTIME + "load.py::test_what_blocks_the_event_loop_is_told_at_the_next_sample",
     "backoff_first": PROTOCOL
     + "lifecycle.py::test_the_first_retry_after_a_registration_that_lasted_comes_within_half_a_second",
     "backoff": PROTOCOL + "lifecycle.py::test_a_delay_is_within_its_bound_and_the_bound_doubles_up_to_the_cap",

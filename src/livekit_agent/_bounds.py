@@ -65,6 +65,7 @@ BACKOFF_BASE = 0.5
 BACKOFF_CAP = 30.0
 RETRY_AFTER_MAX = 3600.0
 LOAD_INTERVAL = 2.5
+LOOP_LATE_MAX = 1.0
 
 # --- the worker -----------------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ TERMINATED_REMOVAL_TIME = 3.0
 HTTP_HEAD_TIMEOUT = 10.0
 HTTP_BODY_TIMEOUT = 30.0
 HTTP_IDLE_TIMEOUT = 60.0
+HEALTH_CONNECTIONS_MAX = 100
 MEMORY_PIPE_BYTES_MAX = 64 * KIB
 METADATA_BYTES_MAX = 512 * KIB
 ATTRIBUTES_BYTES_MAX = 64 * KIB
@@ -145,6 +147,7 @@ ACCEPT_PAUSE = 0.1
 
 API_TIMEOUT = 10.0
 API_RESPONSE_BYTES_MAX = 64 * MIB
+API_ERROR_WORDS_MAX = 16
 
 # --- configuration --------------------------------------------------------------------------------------------
 
@@ -207,6 +210,8 @@ BOUNDS: tuple[Bound, ...] = (
            "three pings of the server missed"),
     _bound("write", WRITE_TIMEOUT, "s", "ConnectionLostError, reconnect", "a peer that stopped reading"),
     _bound("load", LOAD_INTERVAL, "s", "the load is reckoned and told again", "the interval of LiveKit's own workers"),
+    _bound("loop_late", LOOP_LATE_MAX, "s that the load is overdue", "a warning: something blocks the event loop",
+           "an offer must be answered within 2.5 s, and a blocked loop holds up every job"),
     _bound("backoff_first", BACKOFF_BASE, "s before the second attempt", "tried again then, or at random before",
            "workers that lost one server must not all come back at once"),
     _bound("backoff", BACKOFF_CAP, "s between attempts", "grows no further", "a server that is back is found soon"),
@@ -324,6 +329,8 @@ BOUNDS: tuple[Bound, ...] = (
            "the real server's"),
     _bound("http_head_time", HTTP_HEAD_TIMEOUT, "s", "closed without an answer", "a head dripped byte by byte"),
     _bound("http_body_time", HTTP_BODY_TIMEOUT, "s", "408", "as the head, for 10 MiB on a slow line"),
+    _bound("health", HEALTH_CONNECTIONS_MAX, "connections at once that ask how a worker is", "closed at once",
+           "a probe comes every few seconds; who floods the port must not take the worker's descriptors"),
     _bound("http_idle", HTTP_IDLE_TIMEOUT, "s", "closed", "kept-alive connections cost descriptors"),
     _bound("memory_pipe", MEMORY_PIPE_BYTES_MAX, "bytes a direction", "send waits", "a socket's buffer"),
     _bound("metadata", METADATA_BYTES_MAX, "bytes", "400 invalid_argument", "the real server's default"),
@@ -342,6 +349,7 @@ BOUNDS: tuple[Bound, ...] = (
     _bound("api", API_TIMEOUT, "s", "ApiError deadline_exceeded",
            "the real server itself gives up on its bus after 3 s"),
     _bound("api_response", API_RESPONSE_BYTES_MAX, "bytes", "ApiError", "a list of all rooms of a busy server"),
+    _bound("api_error", API_ERROR_WORDS_MAX, "words beside an error", "the rest is not kept", "a telephone's has four"),
     _bound("sync_request_threads", SYNC_REQUEST_THREADS_MAX, "threads", "the offer waits, then is declined at 2.5 s",
            "AnyIO's own default limiter"),
     _bound("secret_file", SECRET_FILE_BYTES_MAX, "bytes", "ConfigError",

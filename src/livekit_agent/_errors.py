@@ -28,7 +28,7 @@
     │  ├─ StreamError                          .description
     │  └─ DataTrackError
     ├─ DeviceError
-    └─ ApiError                                .status .twirp_code
+    └─ ApiError                                .status .twirp_code .meta
 
 Texts carry no secrets: whatever comes from a server or a native library passes :func:`redact` first.
 Layer 1.
@@ -43,6 +43,7 @@ from ._bounds import PRINTED_CHARS_MAX
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Mapping
     from typing import Any
 
     Logger = logging.Logger | logging.LoggerAdapter[Any]
@@ -429,14 +430,25 @@ class DeviceError(AgentError):
 
 
 class ApiError(AgentError):
-    """A call of LiveKit's HTTP API failed.  ``twirp_code`` is the service's own word, such as ``not_found``."""
+    """A call of LiveKit's HTTP API failed.  ``twirp_code`` is the service's own word, such as ``not_found``.
+
+    ``meta`` is what the service says beside: of a telephone call ``sip_status_code``, say.
+    """
 
     code = "API_ERROR"
     default_message = "the LiveKit API call failed"
 
     def __init__(
-        self, message: str = "", *, status: int = 0, twirp_code: str = "", hint: str = "", code: str = ""
+        self,
+        message: str = "",
+        *,
+        status: int = 0,
+        twirp_code: str = "",
+        meta: Mapping[str, str] | None = None,
+        hint: str = "",
+        code: str = "",
     ) -> None:
         super().__init__(message, hint=hint, code=code)
         self.status = status
         self.twirp_code = twirp_code
+        self.meta: Mapping[str, str] = dict(meta or {})

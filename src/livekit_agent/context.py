@@ -14,6 +14,7 @@ from . import events
 from ._types import Job, JobMetadata
 
 if TYPE_CHECKING:
+    from .api import LiveKitAPI
     from .rooms import Room
 
     JobLogger = logging.LoggerAdapter[Any]
@@ -62,6 +63,8 @@ class Running(Protocol):
     def shutdown(self, reason: str) -> None: ...
 
     def push_cleanup(self, fn: Cleanup) -> None: ...
+
+    def api(self) -> LiveKitAPI: ...
 
 
 class JobContext:
@@ -121,6 +124,17 @@ class JobContext:
         Runs however the job ended.  All clean-ups share ``cleanup_timeout``; one that raises is logged, the rest run.
         """
         self._running.push_cleanup(fn)
+
+    def api(self) -> LiveKitAPI:
+        """A client of the HTTP API of the worker's server, in the name of the worker's key; a new one with each call::
+
+            async with ctx.api() as api:
+                await api.rooms.delete(ctx.room.name)
+
+        It reaches the server as the worker does (``ca_file``, ``proxy``), but over sockets always: not under virtual
+        time.  ``on_job_terminated`` has ``worker.api()``.
+        """
+        return self._running.api()
 
     def events(self, *types: type[E]) -> AsyncIterator[E]:
         """The room's events from now on, of these types (all without any), in a buffer of their own."""

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import math
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import anyio
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from livekit.protocol import sip
 
-from livekit_agent import ConfigError, ParticipantPermissions
-from livekit_agent.api import ApiError, Dispatch, LiveKitAPI, RoomAgent
+from livekit_agent import (
+    ConfigError,
+    JobContext,
+    JobStatus,
+    ParticipantPermissions,
+    SimpleUniversalHandler,
+    UniversalWorker,
+    WorkerOptions,
+)
+from livekit_agent.api import ApiError, Dispatch, LiveKitAPI, RoomAgent, SipCall
 from livekit_agent.dispatch import DispatchServer
-from livekit_agent.events import DataReceived, RoomMetadataChanged
-from livekit_agent.protocol import verify_token
+from livekit_agent.events import DataReceived, JobEnded, RoomMetadataChanged
+from livekit_agent.protocol import Claims, verify_token
+from livekit_agent.rooms import DisconnectReason
+
+Sent = TypeVar("Sent", bound=Message)
 
 KEY, SECRET = "devkey", "secretsecretsecretsecretsecret32"
 
@@ -194,12 +213,46 @@ async def test_a_taken_job_is_listed_with_its_state() -> None:
         assert shown.state.started_at is not None
 
 
+# ------------------------------------------------------------------------------------------------------ in a job
+
+
+async def test_a_job_ends_its_room_by_the_workers_own_server_and_key() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        async with ctx.api() as api:
+            await api.rooms.delete(ctx.room.name)
+        await anyio.sleep_forever()
+
+    async with DispatchServer() as server:
+        handler = SimpleUniversalHandler(job_assigned=assigned)
+        worker = UniversalWorker(server.url, server.api_key, server.api_secret, handler, rooms=server.rooms)
+        ended = worker.events(JobEnded)
+        with anyio.fail_after(10):
+            async with worker, server.rooms.join("lobby", "alice") as alice:
+                assert (await alice.wait_closed()).reason == DisconnectReason.ROOM_DELETED
+                assert (await anext(ended)).status is JobStatus.SUCCESS
+                async with worker.api() as api:
+                    assert await api.rooms.list() == []
+
+
+async def test_a_workers_client_goes_the_workers_way(tmp_path: Path) -> None:
+    options = WorkerOptions(allow_plaintext=True, proxy="http://127.0.0.1:9", ca_file=str(tmp_path / "none.pem"))
+    handler = SimpleUniversalHandler()
+    with pytest.raises(ConfigError) as caught:
+        async with UniversalWorker("wss://example.com/base", KEY, SECRET, handler, options).api():
+            raise AssertionError("its file of authorities is not there")
+    assert caught.value.code == "CONFIG_CA_FILE"
+    async with UniversalWorker("ws://example.com/base", KEY, SECRET, handler, options).api() as api:
+        assert repr(api) == "<LiveKitAPI http://example.com/base>"
+        # Nobody asks for the name: the proxy would be asked, and is not there.
+        assert "http://example.com/base" in (await refused(api.rooms.list())).hint
+
+
 # ------------------------------------------------------------------------------------------- servers that are none
 
 
 @asynccontextmanager
 async def answering(answer: bytes, *, then_hang: bool = False) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A server that answers everything with the same bytes; the heads it was sent are kept."""
+    """A server that answers everything with the same bytes; the requests it was sent are kept."""
     requests: list[bytes] = []
 
     async def serve(stream: SocketStream) -> None:
@@ -207,7 +260,11 @@ async def answering(answer: bytes, *, then_hang: bool = False) -> AsyncIterator[
             data = b""
             while b"\r\n\r\n" not in data:
                 data += await stream.receive()
-            requests.append(data)
+            head, _, body = data.partition(b"\r\n\r\n")
+            (length,) = re.findall(rb"(?i)\r\ncontent-length: (\d+)", head)
+            while len(body) < int(length):
+                body += await stream.receive()
+            requests.append(head + b"\r\n\r\n" + body)
             await stream.send(answer)
             if then_hang:
                 await anyio.sleep_forever()
@@ -223,6 +280,12 @@ def http(status: str, body: bytes = b"", *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
+def claims_of(request: bytes) -> Claims:
+    head = request.partition(b"\r\n\r\n")[0].decode()
+    token = next(line for line in head.split("\r\n") if line.lower().startswith("authorization: Bearer ".lower()))
+    return verify_token(token.partition("Bearer ")[2], {KEY: SECRET}, wall=time.time())
+
+
 async def test_each_call_has_a_token_of_its_own_with_just_the_grant_it_needs() -> None:
     async with answering(http("200 OK")) as (url, requests), LiveKitAPI(url + "/base/", KEY, SECRET) as api:
         await api.dispatch.create("my room", "a")
@@ -230,15 +293,119 @@ async def test_each_call_has_a_token_of_its_own_with_just_the_grant_it_needs() -
         await api.rooms.delete("r")
     grants = []
     for request in requests:
-        head = request.partition(b"\r\n\r\n")[0].decode()
-        token = next(line for line in head.split("\r\n") if line.lower().startswith("authorization: Bearer ".lower()))
-        claims = verify_token(token.partition("Bearer ")[2], {KEY: SECRET}, wall=time.time())
+        claims = claims_of(request)
         assert claims.expires_at is not None
         assert claims.expires_at - time.time() <= 61
         grants.append(claims.video)
+        assert "sip" not in claims.raw
     assert grants == [{"roomAdmin": True, "room": "my room"}, {"roomList": True}, {"roomCreate": True}]
     assert requests[0].startswith(b"POST /base/twirp/livekit.AgentDispatchService/CreateDispatch HTTP/1.1\r\n")
     assert b"content-type: application/protobuf" in requests[0].lower()
+
+
+def asked(request: bytes, kind: type[Sent]) -> Sent:
+    """The message that a request carries."""
+    return kind.FromString(request.partition(b"\r\n\r\n")[2])
+
+
+async def test_a_telephone_is_called_into_a_room() -> None:
+    answer = sip.SIPParticipantInfo(
+        participant_id="PA_1", participant_identity="carol", room_name="lobby", sip_call_id="SCL_1"
+    )
+    async with (
+        answering(http("200 OK", answer.SerializeToString())) as (url, requests),
+        LiveKitAPI(url, KEY, SECRET) as api,
+    ):
+        call = await api.sip.create_participant("lobby", "ST_1", "+15550100", identity="carol", ringing_timeout=20.5)
+        assert call == SipCall(call_id="SCL_1", room="lobby", participant_identity="carol", participant_id="PA_1")
+        await api.sip.create_participant(
+            "lobby", "ST_1", "sip:dave@example.com", identity="dave", name="Dave", metadata="m", attributes={"k": "v"},
+            from_number="+15550199", headers={"X-Who": "us"}, dtmf="1w2", play_dialtone=True, krisp=True,
+            wait_until_answered=True, max_call_duration=600,
+        )  # fmt: skip
+    first, second = (asked(request, sip.CreateSIPParticipantRequest) for request in requests)
+    assert first == sip.CreateSIPParticipantRequest(
+        room_name="lobby", sip_trunk_id="ST_1", sip_call_to="+15550100", participant_identity="carol",
+        ringing_timeout=Duration(seconds=20, nanos=500_000_000),
+    )  # fmt: skip
+    assert second == sip.CreateSIPParticipantRequest(
+        room_name="lobby", sip_trunk_id="ST_1", sip_call_to="sip:dave@example.com", participant_identity="dave",
+        participant_name="Dave", participant_metadata="m", participant_attributes={"k": "v"}, sip_number="+15550199",
+        headers={"X-Who": "us"}, dtmf="1w2", play_dialtone=True, krisp_enabled=True, wait_until_answered=True,
+        ringing_timeout=Duration(seconds=30), max_call_duration=Duration(seconds=600),
+    )  # fmt: skip
+    assert requests[0].startswith(b"POST /twirp/livekit.SIP/CreateSIPParticipant HTTP/1.1\r\n")
+    claims = claims_of(requests[0])
+    assert (claims.video, claims.raw["sip"]) == ({}, {"call": True})
+
+
+async def test_a_telephone_is_handed_on() -> None:
+    async with answering(http("200 OK")) as (url, requests), LiveKitAPI(url, KEY, SECRET) as api:
+        await api.sip.transfer_participant("lobby", "carol", "tel:+15550111", play_dialtone=True, headers={"X": "y"})
+    assert asked(requests[0], sip.TransferSIPParticipantRequest) == sip.TransferSIPParticipantRequest(
+        room_name="lobby", participant_identity="carol", transfer_to="tel:+15550111", play_dialtone=True,
+        headers={"X": "y"}, ringing_timeout=Duration(seconds=30),
+    )  # fmt: skip
+    claims = claims_of(requests[0])
+    assert (claims.video, claims.raw["sip"]) == ({"roomAdmin": True, "room": "lobby"}, {"call": True})
+
+
+async def test_a_telephone_that_is_busy_is_an_error_with_its_status() -> None:
+    meta = b'{"sip_status_code":"486","sip_status":"Busy\\r\\nHere","n":1}'
+    busy = b'{"code":"unavailable","msg":"call: busy","meta":' + meta + b"}"
+    async with answering(http("503 Service Unavailable", busy)) as (url, _), LiveKitAPI(url, KEY, SECRET) as api:
+        error = await refused(api.sip.create_participant("r", "ST_1", "+15550100", wait_until_answered=True))
+        assert (error.status, error.twirp_code) == (503, "unavailable")
+        assert error.meta == {"sip_status_code": "486", "sip_status": "Busy\\r\\nHere"}
+        assert "+15550100" not in str(error)
+
+
+async def test_the_words_beside_an_error_are_cut_and_counted() -> None:
+    meta = {f"key {number}": "x" * 1000 for number in range(17)}
+    answer = http("500 Oops", json.dumps({"code": "internal", "msg": "no", "meta": meta}).encode())
+    async with answering(answer) as (url, _), LiveKitAPI(url, KEY, SECRET) as api:
+        error = await refused(api.rooms.list())
+        assert list(error.meta) == list(meta)[:16]
+        assert max(map(len, error.meta.values())) <= 200
+
+
+async def test_a_transfer_that_failed_is_an_error_although_the_call_was_answered_with_200() -> None:
+    failed = sip.TransferSIPParticipantResponse(
+        status=sip.SIPTransferStatus.STS_TRANSFER_FAILED,
+        sip_status=sip.SIPStatus(code=sip.SIPStatusCode.SIP_STATUS_NOTFOUND, status="nobody there"),
+    )
+    async with answering(http("200 OK", failed.SerializeToString())) as (url, _), LiveKitAPI(url, KEY, SECRET) as api:
+        error = await refused(api.sip.transfer_participant("r", "carol", "tel:+15550111"))
+        assert error.message == "SIP.TransferSIPParticipant: the transfer failed: nobody there"
+        assert error.meta == {"sip_status_code": "404", "sip_status": "nobody there"}
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+async def test_times_that_are_none_are_refused_before_anybody_is_asked(seconds: float) -> None:
+    async with answering(http("200 OK")) as (url, requests), LiveKitAPI(url, KEY, SECRET) as api:
+        with pytest.raises(ValueError, match="expected seconds"):
+            await api.sip.create_participant("r", "ST_1", "+15550100", ringing_timeout=seconds)
+        with pytest.raises(ValueError, match="expected seconds"):
+            await api.sip.create_participant("r", "ST_1", "+15550100", max_call_duration=seconds)
+        with pytest.raises(ValueError, match="expected seconds"):
+            await api.sip.transfer_participant("r", "carol", "tel:+15550111", ringing_timeout=seconds)
+    assert requests == []
+
+
+async def test_who_waits_for_an_answer_outlasts_the_ringing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("livekit_agent.api._sip.API_TIMEOUT", 0.01)
+    async with answering(b"", then_hang=True) as (url, _), LiveKitAPI(url, KEY, SECRET, timeout=0.02) as api:
+        call = partial(api.sip.create_participant, "r", "ST_1", "+15550100", ringing_timeout=0.04)
+        handed_on = api.sip.transfer_participant("r", "c", "tel:1", ringing_timeout=0.07)
+        for waits, seconds in ((call(), "0.02"), (call(wait_until_answered=True), "0.05"), (handed_on, "0.08")):
+            assert f"no answer within {seconds} s" in (await refused(waits)).message
+
+
+async def test_an_embedded_server_says_that_it_has_no_telephones() -> None:
+    async with both() as (_, api):
+        error = await refused(api.sip.create_participant("r", "ST_1", "+15550100"))
+        assert error.status == 404
+        assert "no telephones" in error.hint
 
 
 async def test_a_redirect_is_not_followed_with_the_token() -> None:

@@ -7,10 +7,12 @@ below it and one without must not.
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import psutil
 import pytest
 from hypothesis import given
@@ -28,6 +30,7 @@ from livekit_agent import (
     WorkerStats,
 )
 from livekit_agent.monitoring._probe import Sample, process_probe
+from livekit_agent.runtime import _standing
 
 TARGET = 0.7
 
@@ -200,6 +203,47 @@ def test_a_calculator_that_raises_keeps_the_last_good_load_and_is_told(caplog: p
     worker._standing.refresh()
     assert worker.stats.current_load == 0.0
     assert "of the user's own" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------ a loop that stands still
+
+
+def sampled_worker() -> tuple[UniversalWorker, list[float]]:
+    """A worker, and when its load was sampled."""
+    samples: list[float] = []
+
+    def probe() -> Sample:
+        samples.append(anyio.current_time())
+        return Sample()
+
+    return UniversalWorker("ws://localhost", "key", "secret", SimpleUniversalHandler(), probe=probe), samples
+
+
+async def test_what_blocks_the_event_loop_is_told_at_the_next_sample(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_standing, "LOAD_INTERVAL", 0.001)
+    monkeypatch.setattr(_standing, "LOOP_LATE_MAX", 0.05)
+    worker, samples = sampled_worker()
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(worker._standing.keep)
+            while not samples:
+                await anyio.lowlevel.checkpoint()
+            time.sleep(0.06)  # noqa: ASYNC251 - this is what is told
+            while "the event loop stood still for 0.1 s" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+                await anyio.sleep(0.001)
+            tasks.cancel_scope.cancel()
+    assert "anyio.to_thread.run_sync" in caplog.text
+
+
+@pytest.mark.virtual
+async def test_a_loop_that_is_late_by_less_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    worker, samples = sampled_worker()
+    with anyio.move_on_after(60):
+        await worker._standing.keep()
+    assert len(samples) == 24
+    assert caplog.text == ""
 
 
 # ---------------------------------------------------------------------------------------------------- the probe

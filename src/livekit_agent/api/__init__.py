@@ -1,4 +1,4 @@
-"""LiveKit's HTTP API on trio and asyncio: dispatches and rooms, on a real server or the embedded one.
+"""LiveKit's HTTP API on trio and asyncio: dispatches, rooms and telephones, on a real server or the embedded one.
 
 ::
 
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from ._client import LiveKitAPI as LiveKitAPI
     from ._dispatch import DispatchApi as DispatchApi
     from ._rooms import RoomApi as RoomApi
+    from ._sip import SipApi as SipApi
     from ._types import Dispatch as Dispatch
     from ._types import DispatchedJob as DispatchedJob
     from ._types import RoomAgent as RoomAgent
+    from ._types import SipCall as SipCall
 
 # public name -> the module that holds it
 _HOMES = {
@@ -27,9 +29,13 @@ _HOMES = {
     "LiveKitAPI": "._client",
     "RoomAgent": "._types",
     "RoomApi": "._rooms",
+    "SipApi": "._sip",
+    "SipCall": "._types",
 }
 
-__all__ = ["ApiError", "Dispatch", "DispatchApi", "DispatchedJob", "LiveKitAPI", "RoomAgent", "RoomApi"]
+__all__ = [
+    "ApiError", "Dispatch", "DispatchApi", "DispatchedJob", "LiveKitAPI", "RoomAgent", "RoomApi", "SipApi", "SipCall",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

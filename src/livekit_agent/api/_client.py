@@ -22,12 +22,13 @@ import httpx
 from google.protobuf.message import DecodeError, Message
 
 from .. import __version__
-from .._bounds import API_RESPONSE_BYTES_MAX, API_TIMEOUT
+from .._bounds import API_ERROR_WORDS_MAX, API_RESPONSE_BYTES_MAX, API_TIMEOUT
 from .._errors import ApiError, ConfigError, printable
 from .._options import valid_proxy
 from ..protocol import mint_token
 from ._dispatch import DispatchApi
 from ._rooms import RoomApi
+from ._sip import SipApi
 
 __all__ = ["LiveKitAPI"]
 
@@ -39,10 +40,11 @@ _BUS_PREFIX = "twirp error unknown: "
 
 
 class LiveKitAPI:
-    """LiveKit's AgentDispatchService and RoomService: ``async with LiveKitAPI(url, key, secret) as api``.
+    """LiveKit's HTTP API: ``async with LiveKitAPI(url, key, secret) as api``, and in a job ``ctx.api()``.
 
-    ``url`` is the server's, as for a worker (``ws``, ``wss``, ``http`` or ``https``, with its base path).
-    ``timeout``: seconds per call, everything included.
+    ``api.dispatch``, ``api.rooms`` and ``api.sip`` are AgentDispatchService, RoomService and the calls of SIPService;
+    :meth:`call` takes any other.  ``url`` is the server's, as for a worker (``ws``, ``wss``, ``http`` or ``https``,
+    with its base path).  ``timeout``: seconds per call, everything included.
 
     Resource handling: connections are kept alive until the block is left.  Calls may run side by side.
     Error handling: :class:`ConfigError` for a URL, proxy or ``ca_file`` that cannot be used.  :class:`ApiError` with
@@ -83,6 +85,8 @@ class LiveKitAPI:
         """Who is sent into which room."""
         self.rooms = RoomApi(self)
         """Rooms and who is in them."""
+        self.sip = SipApi(self)
+        """Telephones."""
 
     def __repr__(self) -> str:
         return f"<LiveKitAPI {self._base}>"
@@ -124,27 +128,38 @@ class LiveKitAPI:
             ) from None
 
     async def call(
-        self, service: str, method: str, request: Message, answer: type[M], grant: Mapping[str, object]
+        self,
+        service: str,
+        method: str,
+        request: Message,
+        answer: type[M],
+        grant: Mapping[str, object],
+        *,
+        sip: Mapping[str, object] | None = None,
+        timeout: float | None = None,
     ) -> M:
-        """One call of any Twirp method: the answer, decoded.  ``grant`` is the token's video grant.
+        """One call of any Twirp method: the answer, decoded.
 
+        ``grant`` is the token's video grant, ``sip`` its SIP one; ``timeout`` are seconds, None those of the client.
         Cancel-safe on this side; the server may have acted all the same.
         """
         if self._client is None:
             raise RuntimeError("use `async with LiveKitAPI(...) as api`")
         url = f"{self._base}/twirp/livekit.{service}/{method}"
-        token = mint_token(self._key, self._secret, wall=self._wall(), ttl=_TOKEN_TTL, video=grant)
+        extra = {"sip": dict(sip)} if sip else None
+        token = mint_token(self._key, self._secret, wall=self._wall(), ttl=_TOKEN_TTL, video=grant, extra=extra)
         headers = {"authorization": f"Bearer {token}", "content-type": "application/protobuf"}
         what = f"{service}.{method}"
+        seconds = self._timeout if timeout is None else timeout
         try:
-            with anyio.fail_after(self._timeout):
+            with anyio.fail_after(seconds):
                 async with self._client.stream(
                     "POST", url, content=request.SerializeToString(), headers=headers
                 ) as response:
                     body = await _read(response, what)
         except TimeoutError:
             raise ApiError(
-                f"{what}: no answer within {self._timeout:g} s",
+                f"{what}: no answer within {seconds:g} s",
                 twirp_code="deadline_exceeded",
                 hint="is the URL right?",
             ) from None
@@ -220,32 +235,38 @@ def _refused(what: str, response: httpx.Response, body: bytes) -> ApiError:
             status=status,
             hint="redirects are not followed, the token would go with them; use that URL if it is yours",
         )
-    code, text = _twirp_error(body)
+    code, text, meta = _twirp_error(body)
     hint = ""
     if not code:
         text = printable(body.decode("utf-8", "replace").strip(), 200)
         hint = _HINTS.get(status, "")
+        if status == 404 and what.startswith("SIP."):
+            hint = "an embedded dispatch server has no telephones; is that URL LiveKit Cloud's or a livekit-server's?"
     elif code == "bad_route":
         hint = _NOT_LIVEKIT
     elif code == "not_found":
         hint = "it may have ended; ask for a list of what there is"
     elif code == "unavailable":
         hint = "a room that is not live has no dispatches; a server may also have no node for it"
-    return ApiError(f"{what}: {text or f'HTTP {status}'}", status=status, twirp_code=code, hint=hint)
+    return ApiError(f"{what}: {text or f'HTTP {status}'}", status=status, twirp_code=code, meta=meta, hint=hint)
 
 
-def _twirp_error(body: bytes) -> tuple[str, str]:
+def _twirp_error(body: bytes) -> tuple[str, str, dict[str, str]]:
+    """Its code, its text and what it says beside; nothing of what is none."""
+    nothing: tuple[str, str, dict[str, str]] = "", "", {}
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
-        return "", ""
+        return nothing
     if not isinstance(value, dict):
-        return "", ""
+        return nothing
     error = cast("dict[str, Any]", value)
-    code, text = error.get("code"), error.get("msg")
+    code, text, beside = error.get("code"), error.get("msg"), error.get("meta")
     if not isinstance(code, str) or not isinstance(text, str):
-        return "", ""
-    return printable(code, 40), printable(text.removeprefix(_BUS_PREFIX), 200)
+        return nothing
+    said = list(cast("dict[str, Any]", beside).items())[:API_ERROR_WORDS_MAX] if isinstance(beside, dict) else []
+    meta = {printable(key, 40): printable(word, 200) for key, word in said if isinstance(word, str)}
+    return printable(code, 40), printable(text.removeprefix(_BUS_PREFIX), 200), meta
 
 
 def _http_url(url: str, allow_plaintext: bool) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from .._types import NO_ATTRIBUTES, JobState, JobType
 
-__all__ = ["Dispatch", "DispatchedJob", "RoomAgent"]
+__all__ = ["Dispatch", "DispatchedJob", "RoomAgent", "SipCall"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,3 +44,14 @@ class Dispatch:
     attributes: Mapping[str, str] = field(default=NO_ATTRIBUTES, repr=False)
     created_at: datetime | None = None
     jobs: tuple[DispatchedJob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SipCall:
+    """A telephone call that was made into a room."""
+
+    call_id: str
+    """LiveKit's id of the call, ``SCL_…``; the participant's ``sip.call_id``."""
+    room: str
+    participant_identity: str
+    participant_id: str

@@ -40,6 +40,7 @@ from ._supervisor import Supervisor
 from ._timekeeper import Timekeeper
 
 if TYPE_CHECKING:
+    from ..api import LiveKitAPI
     from ..rooms import RoomConnector
 
     Logger = logging.Logger | logging.LoggerAdapter[Any]
@@ -164,6 +165,10 @@ class Crew:
         session.core.report(job_id, status, error, anyio.current_time())
         session.pump()
         return session.core.stage is Stage.REGISTERED
+
+    def api(self) -> LiveKitAPI:
+        """See JobHost."""
+        return self._supervisor.api()
 
     def job_over(self, end: JobEnd) -> None:
         """See JobHost."""

@@ -13,6 +13,7 @@ from ..context import JobContext
 from ..handlers import UniversalHandler
 
 if TYPE_CHECKING:
+    from ..api import LiveKitAPI
     from ..rooms import RoomConnector
     from ._job_end import JobEnd
     from ._service_group import ServiceGroup
@@ -46,6 +47,10 @@ class JobHost(Protocol):
 
     def report(self, job_id: str, status: JobStatus, error: str) -> bool:
         """Send a status; False when there is no connection it could be delivered on."""
+        ...
+
+    def api(self) -> LiveKitAPI:
+        """A client of the server's HTTP API, with the worker's key."""
         ...
 
     def publish(self, event: events.WorkerEvent, /) -> None:

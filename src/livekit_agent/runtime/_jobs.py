@@ -44,6 +44,7 @@ from ._outcome import Outcome, error_text, judge, sort_out
 from ._timekeeper import Alarm
 
 if TYPE_CHECKING:
+    from ..api import LiveKitAPI
     from ..rooms import Room
 
 __all__ = ["JobScope", "Phase"]
@@ -151,6 +152,10 @@ class JobScope:
     def push_cleanup(self, fn: Cleanup) -> None:
         """See :class:`Running`."""
         self.end.push_cleanup(fn)
+
+    def api(self) -> LiveKitAPI:
+        """See :class:`Running`."""
+        return self._host.api()
 
     # ------------------------------------------------------------------------------------ the task
 

@@ -42,6 +42,7 @@ from ._session import Session
 from ._transport import Connector, Endpoint
 
 if TYPE_CHECKING:
+    from ..api import LiveKitAPI
     from ._jobs import JobScope
 
     Logger = logging.Logger | logging.LoggerAdapter[Any]
@@ -109,6 +110,16 @@ class Supervisor:
     def worker_id(self) -> str:
         """The id of the present registration; empty while there is none."""
         return self._worker_id if self.registered else ""
+
+    def api(self) -> LiveKitAPI:
+        """A client of the server's HTTP API: the same server, key and way to it."""
+        from ..api import LiveKitAPI  # httpx, which a worker without a wish for it does not load
+
+        options = self._options
+        return LiveKitAPI(
+            self._endpoint.url, self._api_key, self._api_secret, ca_file=options.ca_file, proxy=options.proxy,
+            allow_plaintext=options.allow_plaintext, wall_clock=self._wall_clock,
+        )  # fmt: skip
 
     async def supervise(self) -> None:
         """Connect, serve, back off, again.  Ends only by giving up or being cancelled."""

@@ -68,6 +68,7 @@ from ._timekeeper import Timekeeper
 from ._transport import Connector, NetworkConnector, parse_url
 
 if TYPE_CHECKING:
+    from ..api import LiveKitAPI
     from ..rooms import RoomConnector
 
     Logger = logging.Logger | logging.LoggerAdapter[Any]
@@ -227,6 +228,13 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         At most 1,000 wait for a slow listener; then the oldest is dropped.  Ends when the worker has closed.
         """
         return self._broadcast.listen(types or (events.WorkerEvent,))  # pyright: ignore[reportReturnType]
+
+    def api(self) -> LiveKitAPI:
+        """A client of the server's HTTP API, with the worker's key: ``async with worker.api() as api``.
+
+        See :meth:`~livekit_agent.JobContext.api`.
+        """
+        return self._supervisor.api()
 
     # What follows is for those who watch a worker from close by: simulation and monitoring.
 
