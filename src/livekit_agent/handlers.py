@@ -176,7 +176,13 @@ ROOM_CALLBACKS: Mapping[type[events.RoomEvent], RoomCallback] = {
 }
 
 _JOB_CALLBACKS = ("on_job_request", "on_job_assigned", "on_job_terminated")
-_ALL_CALLBACKS = (*_JOB_CALLBACKS, *(callback.method for callback in ROOM_CALLBACKS.values()))
+
+#: What each callback is called with.
+_ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    **dict(zip(_JOB_CALLBACKS, (("job",), ("ctx",), ("job_id",)), strict=True)),
+    **{callback.method: ("ctx", *callback.parameters) for callback in ROOM_CALLBACKS.values()},
+}
+_ALL_CALLBACKS = tuple(_ARGUMENTS)
 
 
 def _check_callback(owner: str, name: str, value: object) -> None:
@@ -229,9 +235,9 @@ class SimpleUniversalHandler(BaseHandler):
         speaking_changed: Callable[[JobContext, RemoteParticipant, bool], Maybe] | None = None,
         connection_quality_changed: Callable[[JobContext, Participant, ConnectionQuality], Maybe] | None = None,
     ) -> None:
-        self._job_request = _callable("job_request", job_request)
-        self._job_assigned = _callable("job_assigned", job_assigned)
-        self._job_terminated = _callable("job_terminated", job_terminated)
+        self._job_request = _callable("job_request", _ARGUMENTS["on_job_request"], job_request)
+        self._job_assigned = _callable("job_assigned", _ARGUMENTS["on_job_assigned"], job_assigned)
+        self._job_terminated = _callable("job_terminated", _ARGUMENTS["on_job_terminated"], job_terminated)
         self._on: dict[type[events.RoomEvent], Callable[..., Maybe]] = {}
         given = locals()
         for event, callback in ROOM_CALLBACKS.items():
@@ -243,17 +249,17 @@ class SimpleUniversalHandler(BaseHandler):
 
     def job_request(self, function: F) -> F:
         """Decorator: answers offers."""
-        self._job_request = _once("job_request", self._job_request, function)
+        self._job_request = _once("job_request", _ARGUMENTS["on_job_request"], self._job_request, function)
         return function
 
     def job_assigned(self, function: F) -> F:
         """Decorator: does jobs."""
-        self._job_assigned = _once("job_assigned", self._job_assigned, function)
+        self._job_assigned = _once("job_assigned", _ARGUMENTS["on_job_assigned"], self._job_assigned, function)
         return function
 
     def job_terminated(self, function: F) -> F:
         """Decorator: hears that a job is over."""
-        self._job_terminated = _once("job_terminated", self._job_terminated, function)
+        self._job_terminated = _once("job_terminated", _ARGUMENTS["on_job_terminated"], self._job_terminated, function)
         return function
 
     def on(self, event: type[events.RoomEvent]) -> Callable[[F], F]:
@@ -267,9 +273,10 @@ class SimpleUniversalHandler(BaseHandler):
             )
         known = ROOM_CALLBACKS.get(event)
         name = event.__name__ if known is None else known.method.removeprefix("on_")
+        arguments = ("ctx", "event") if known is None else _ARGUMENTS[known.method]
 
         def register(function: F) -> F:
-            self._on[event] = _once(name, self._on.get(event), function)
+            self._on[event] = _once(name, arguments, self._on.get(event), function)
             return function
 
         return register
@@ -313,9 +320,29 @@ def check_handler(handler: object) -> None:
         for name, value in vars(handler).items():
             if name.startswith("on_"):
                 _check_callback(kind, name, value)
-    for name in _ALL_CALLBACKS:
-        if inspect.isasyncgenfunction(getattr(handler, name, None)):
+    for name, arguments in _ARGUMENTS.items():
+        method = getattr(handler, name, None)
+        if inspect.isasyncgenfunction(method):
             raise _is_generator(f"{kind}.{name}")
+        if callable(method):
+            _check_arguments(f"{kind}.{name}", arguments, method)
+
+
+def _check_arguments(name: str, arguments: tuple[str, ...], function: Callable[..., Any]) -> None:
+    """Whether ``function`` can be called with these: told now, not when the first job fails by it."""
+    try:
+        # As it is called: a wrapper that supplies arguments of its own shows those of the function behind it.
+        signature = inspect.signature(function, follow_wrapped=False)
+    except (TypeError, ValueError):  # some that are written in C have none
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        called, taken = ", ".join(arguments), ", ".join(signature.parameters)
+        raise HandlerDefinitionError(
+            f"{name} is called with ({called}), and {getattr(function, '__name__', 'it')} takes ({taken})",
+            hint=f"its parameters are ({called}), under any names",
+        ) from None
 
 
 def _is_generator(name: str) -> HandlerDefinitionError:
@@ -452,18 +479,23 @@ async def _finish(result: object) -> None:
         await result
 
 
-def _callable(name: str, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
-    if function is not None and not callable(function):
+def _callable(name: str, arguments: tuple[str, ...], function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    if function is None:
+        return None
+    if not callable(function):
         raise HandlerDefinitionError(f"{name} is {type(function).__name__}, not a function")
     if inspect.isasyncgenfunction(function):
         raise _is_generator(name)
+    _check_arguments(name, arguments, function)
     return function
 
 
-def _once(name: str, current: Callable[..., Any] | None, function: Callable[..., Any]) -> Callable[..., Any]:
+def _once(
+    name: str, arguments: tuple[str, ...], current: Callable[..., Any] | None, function: Callable[..., Any]
+) -> Callable[..., Any]:
     if current is not None:
         raise _set_twice(name)
-    checked = _callable(name, function)
+    checked = _callable(name, arguments, function)
     assert checked is not None
     return checked
 

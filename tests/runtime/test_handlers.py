@@ -536,3 +536,51 @@ def test_on_takes_one_kind_of_room_event_and_nothing_else(event: Any) -> None:
     with pytest.raises(HandlerDefinitionError, match="is not one kind of room event") as caught:
         SimpleUniversalHandler().on(event)
     assert "DataReceived" in caught.value.hint
+
+
+def takes(count: int) -> Callable[..., Any]:
+    """A function of so many arguments."""
+    found: Callable[..., Any] = eval(f"lambda {', '.join('abcde'[:count])}: None")
+    return found
+
+
+@pytest.mark.parametrize("name", [*JOB_CALLBACKS, *REFERENCE])
+def test_a_function_that_cannot_take_its_arguments_is_refused_when_it_is_given(name: str) -> None:
+    keyword, words = name.removeprefix("on_"), JOB_CALLBACKS.get(name) or ("ctx", *REFERENCE[name])
+    called = ", ".join(words)
+    for wrong in (takes(len(words) - 1), functools.partial(takes(len(words)), "one already")):
+        handler = SimpleUniversalHandler()
+        decorator = handler.on(EVENT_OF[name]) if name in EVENT_OF else getattr(handler, keyword)
+        with pytest.raises(HandlerDefinitionError, match=rf"{keyword} is called with \({called}\)") as caught:
+            decorator(wrong)
+        assert caught.value.hint == f"its parameters are ({called}), under any names"
+        with pytest.raises(HandlerDefinitionError, match=f"{keyword} is called with"):
+            SimpleUniversalHandler(**cast("dict[str, Any]", {keyword: wrong}))
+    with pytest.raises(HandlerDefinitionError, match=rf"Handler\.{name} is called with \({called}\)"):
+        worker_of(type("Handler", (BaseHandler,), {name: takes(len(words))})())  # self takes the place of the last
+    worker_of(type("Handler", (BaseHandler,), {name: takes(len(words) + 1)})())
+
+
+def test_a_function_for_any_other_room_event_takes_context_and_event() -> None:
+    handler = SimpleUniversalHandler()
+    with pytest.raises(HandlerDefinitionError) as caught:
+
+        @handler.on(events.Reconnected)
+        async def back(ctx: Any) -> None: ...
+
+    assert caught.value.message == "Reconnected is called with (ctx, event), and back takes (ctx)"
+    handler.on(events.Reconnected)(takes(2))
+
+
+def test_a_wrapper_that_supplies_an_argument_of_its_own_is_taken_as_it_is_called() -> None:
+    def with_database(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any) -> Any:
+            return function(*args, "a database")
+
+        return wrapper
+
+    @with_database
+    def serve(ctx: Any, database: str) -> None: ...
+
+    worker_of(SimpleUniversalHandler(job_assigned=serve))
