@@ -59,10 +59,19 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
     ("args", "code", "message", "hint"),
     [
         (["nope"], 2, "No such command 'nope'", "livekit-agent --help"),
+        (["start", "agent.py"], 2, "No such command 'start': `livekit-agent run MODULE:NAME`", "livekit-agent --help"),
+        (["console"], 2, "No such command 'console': `livekit-agent dev FILE`", "livekit-agent --help"),
+        (["connect", "--room", "r"], 2, "No such command 'connect': `livekit-agent dispatch", "livekit-agent --help"),
+        (["download-files"], 2, "there is nothing to download", "livekit-agent --help"),
         (["demo", "--nope"], 2, "No such option", "livekit-agent demo --help"),
         (["demo", "--backend", "curio"], 2, "'curio' is not one of 'asyncio', 'trio'", "demo --help"),
         (["run"], 2, "Missing argument 'MODULE:NAME'", "run --help"),
         (["run", "agent"], 2, "'agent' is not MODULE:NAME", "--help"),
+        (["run", "agent.py:handler"], 2, "a module has dots and no .py: agent:handler", "run --help"),
+        (["run", "./agents/echo.py:handler"], 2, "no .py: agents.echo:handler", "run --help"),
+        (["run", "agent:serve"], 1, "serve is an async function, neither", "(job_assigned=serve)"),
+        (["run", "agent:handler", "--health", "here:there"], 2, "'here:there' is not [HOST:]PORT", "run --help"),
+        (["run", "agent:handler", "--health", "65536"], 2, "'65536' is not [HOST:]PORT", "run --help"),
         (["run", "agent:handler", "--max-jobs", "many"], 2, "not a whole number: 'many'", "run --help"),
         (["run", "agent:handler", "--job-timeout", "soon"], 2, "not a duration: 'soon'", "run --help"),
         (["run", "no_such_module:handler"], 1, "no module named 'no_such_module'", "installed"),
@@ -97,7 +106,7 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
     ],
 )
 def test_errors_of_use(command: Command, write: Write, args: list[str], code: int, message: str, hint: str) -> None:
-    write("agent.py", HANDLER)
+    write("agent.py", HANDLER + "async def serve(ctx): ...\n")
     result = command(*args)
     assert (result.code, result.out) == (code, "")
     assert message in result.errors[0]
@@ -127,6 +136,24 @@ def test_a_wrong_configuration_is_told_whole_and_ends_with_78(
     assert SECRET not in result.err
 
 
+@pytest.mark.parametrize("args", [["run", "agent:handler"], ["dev", "agent.py"]], ids=["run", "dev"])
+def test_what_the_users_code_puts_in_the_environment_counts(command: Command, write: Write, args: list[str]) -> None:
+    write("agent.py", "import os\nos.environ['LIVEKIT_URL'] = 'wss://'  # as load_dotenv() would\n" + HANDLER)
+    result = command(*args, env={**KEYS, "LIVEKIT_URL": ""})
+    assert (result.code, len(result.errors)) == (78, 1)
+    assert "LIVEKIT_URL: " in result.errors[0]
+    assert "not set" not in result.errors[0]
+
+
+def test_the_loggers_of_the_users_code_are_shown_and_those_of_libraries_below_are_not(
+    command: Command, write: Write
+) -> None:
+    lines = (f"getLogger('{name}').{how}('hello')" for name in ("mine", "httpx") for how in ("info", "error"))
+    write("agent.py", "from logging import getLogger\n" + "\n".join(lines) + "\n" + HANDLER)
+    shown = [line.partition(" ")[2] for line in command("run", "agent:handler").err.splitlines()[:3]]
+    assert shown == ["INFO    mine: hello", "ERROR   mine: hello", "ERROR   httpx: hello"]
+
+
 def test_the_digits_of_a_refusal_in_a_port_are_none() -> None:
     assert exit_code(RoomConnectError("could not join the room: 127.0.0.1:4010 refused")) == 69
     assert exit_code(RoomConnectError("could not join the room: HTTP 401", code="ROOM_REFUSED")) == 77
@@ -144,9 +171,10 @@ def test_no_jobs_at_all_is_a_fault_and_not_no_limit(command: Command, write: Wri
     ("text", "code", "message"),
     [
         ("x = 1", 2, "no handler in it"),
+        ("async def entrypoint(ctx): pass", 2, "no handler in it; handler = SimpleUniversalHandler(job_assigned=entry"),
         ("handler = 3", 1, "int is neither a handler nor a callable"),
         ("def make_worker(config):\n    return 3", 1, "make_worker returned int, not a UniversalWorker"),
-        ("async def make_worker(config):\n    pass", 1, "make_worker returned coroutine"),
+        ("async def make_worker(config):\n    pass", 1, "make_worker is an async function, neither"),
         ("def make_worker(config):\n    return 1 / 0", 1, "ZeroDivisionError: division by zero (agent.py, line 2)"),
         ("1 / 0", 1, "cannot load agent.py: ZeroDivisionError: division by zero (agent.py, line 1)"),
         ("import no_such_thing", 1, "no module named 'no_such_thing' (agent.py, line 1)"),

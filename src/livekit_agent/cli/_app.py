@@ -45,6 +45,15 @@ up, 77 refused, 78 configuration, 130/143 second signal, 141 nobody reads the ou
 """
 
 
+#: What people type who know the commands of livekit-agents.
+_OTHERS = {
+    "start": "`livekit-agent run MODULE:NAME` runs a worker against a server",
+    "console": "`livekit-agent dev FILE` runs the agent, and `livekit-agent join ROOM` in another terminal is you",
+    "connect": "`livekit-agent dispatch create ROOM` sends a running agent into a room",
+    "download-files": "there is nothing to download",
+}
+
+
 class _Root(LazyGroup):
     """Lets a broken pipe through, in a group: of a bare one click makes a SystemExit(1) like any other."""
 
@@ -54,6 +63,14 @@ class _Root(LazyGroup):
             return super().make_context(*args, **kwargs)
         except BrokenPipeError as error:
             raise ExceptionGroup("nobody reads", [error]) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; with one of another's the error says what it is here."""
+        if args and args[0] in _OTHERS:
+            raise click.UsageError(f"No such command {args[0]!r}: {_OTHERS[args[0]]}", ctx)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""

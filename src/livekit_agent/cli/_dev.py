@@ -117,11 +117,14 @@ def dev(
         if not Path(play).is_file():
             raise click.UsageError(f"--play: there is no file {play!r}; a number is a tone of so many Hz")
         check_sound(play)
-    config = read_config(flags)
+    level = read_config(flags).log_level
+    set_up_logging(level)
+    module = load_file(file)
+    config = read_config(flags)  # now: the file may have put something there, as load_dotenv() does
+    if config.log_level != level:  # else whatever the file has set up for itself stands
+        set_up_logging(config.log_level)
     if not config.url and (idle := [flag for flag in flags_given(flags) if flag in ELSEWHERE]):
         raise click.UsageError(f"{', '.join(idle)}: no effect without --url; the embedded server has its own key")
-    set_up_logging(config.log_level)
-    module = load_file(file)
     named = pick(module)
 
     def visitor(door: Door) -> Visitor | None:

@@ -39,6 +39,9 @@ def load_target(target: str) -> tuple[object, ModuleType]:
         raise click.UsageError(
             f"{target!r} is not MODULE:NAME, such as agent:handler; for a file, use `livekit-agent dev`"
         )
+    if module_name.endswith(".py"):
+        dotted = module_name.removesuffix(".py").replace(os.sep, ".").lstrip(".")
+        raise click.UsageError(f"{target!r} names a file; a module has dots and no .py: {dotted}:{name}")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     module = _run_user_code(module_name, lambda: import_module(module_name))
@@ -75,7 +78,17 @@ def pick(module: ModuleType) -> object:
     if len(found) == 1:
         return found[next(iter(found))]
     what = "no handler in it" if not found else f"several that could be meant: {', '.join(found)}"
+    functions = [name for name, value in vars(module).items() if _is_coroutine_function_of(module, value)]
+    if not found and functions:
+        # As in a file for livekit-agents.
+        job = "entrypoint" if "entrypoint" in functions else functions[0]
+        what += f"; handler = SimpleUniversalHandler(job_assigned={job}) makes one of {job}"
+        raise click.UsageError(f"{module.__name__}: {what}")
     raise click.UsageError(f"{module.__name__}: {what}; name one `handler`, or define make_worker(config)")
+
+
+def _is_coroutine_function_of(module: ModuleType, value: object) -> bool:
+    return inspect.iscoroutinefunction(value) and value.__module__ == module.__name__
 
 
 def candidates(module: ModuleType) -> dict[str, object]:
@@ -115,6 +128,11 @@ def build_worker(
             f"{type(named).__name__} is neither a handler nor a callable that makes a worker",
             hint="name a handler with on_job_request, on_job_assigned and on_job_terminated (derive from BaseHandler), "
             "or a function (config) -> UniversalWorker",
+        )
+    if inspect.iscoroutinefunction(named):
+        raise UserCodeError(
+            f"{named.__name__} is an async function, neither a handler nor what makes a worker",
+            hint=f"handler = SimpleUniversalHandler(job_assigned={named.__name__}) makes a handler of what a job does",
         )
     _refuse(flags_given(flags, options_only=True), "the function that makes the worker decides this")
     config.validate()

@@ -1,6 +1,7 @@
 """Where the log goes when the command line owns the process: one line a record, on stderr.
 
 The library only ever logs to ``logging.getLogger("livekit_agent")``; a program that embeds it decides for itself.
+The loggers of the agent's own code are shown at the same level: whoever logs from a handler wants to read it.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ __all__ = ["set_up_logging"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 
 
+#: Libraries below us that tell of every request and every event loop; from them only what is wrong.
+_CHATTY = ("asyncio", "httpcore", "httpx")
+
+
 def set_up_logging(level: str) -> None:
     """Send everything from ``level`` up to stderr."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.split(".")[0] not in _CHATTY)
     handler.setFormatter(_WithJob("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("livekit_agent").setLevel(_LEVELS[level])
+    logging.basicConfig(level=_LEVELS[level], handlers=[handler], force=True)
 
 
 class _WithJob(logging.Formatter):

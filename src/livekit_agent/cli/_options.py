@@ -18,6 +18,7 @@ from ..config import SETTINGS, Config, default_text, parse_duration
 from ._help import Option
 
 __all__ = [
+    "Address",
     "Duration",
     "agent_options",
     "backend_option",
@@ -66,6 +67,19 @@ class Duration(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] -
             return parse_duration(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Address(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - as above
+    """A port, or an address and a port: the address, empty for all of them, and the number."""
+
+    name = "[host:]port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Parse, or end in a usage error."""
+        host, _, port = str(value).rpartition(":")
+        if not (port.isascii() and port.isdigit() and int(port) <= 65_535):
+            self.fail(f"{value!r} is not [HOST:]PORT, such as 8081 or 127.0.0.1:8081", param, ctx)
+        return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class MaxJobs(click.ParamType):  # pyright: ignore[reportMissingTypeArgument] - as above
