@@ -456,3 +456,33 @@ import livekit
 assert livekit.rtc.Room
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_where_livekit_rtc_has_the_native_library_already_nobody_joins() -> None:
+    program = """
+from livekit.rtc._ffi_client import FfiClient
+from livekit_agent import RoomError
+from livekit_agent.rooms import AudioProcessor
+FfiClient.instance
+try:
+    AudioProcessor(noise_suppression=True)
+except RoomError as error:
+    print(error.code, error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout.startswith("ROOM_LIBRARY livekit.rtc is in use in this process")
+
+
+def test_where_livekit_rtc_takes_the_native_library_away_it_is_told_once() -> None:
+    program = """
+import livekit.rtc
+from livekit_agent.rooms import AudioProcessor
+for take in (False, True, True):
+    if take:
+        livekit.rtc._ffi_client.FfiClient.instance
+    AudioProcessor(noise_suppression=True).close()
+    print("made")
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True)
+    assert done.stdout.split() == ["made"] * 3
+    assert done.stderr.count("has taken the native library's one listener") == 1

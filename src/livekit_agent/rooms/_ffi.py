@@ -16,6 +16,8 @@ What the library asks of its host, and what it costs to ignore it:
 * Exit: dispose, then wait until no callback has come for 50 ms before the interpreter finalises.  A native thread that
   still waits for the interpreter's lock then is killed, and the library aborts the process.
 * Never across a fork: the child has the memory and none of the threads.
+* One host per process.  The callback is whoever's initialised last, and nobody is told: with ``livekit.rtc`` in use one
+  of the two hears nothing any more.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ import ctypes
 import logging
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -76,8 +79,15 @@ class _Library:
                 code="ROOM_LIBRARY",
                 hint="pip install 'livekit>=1.2,<1.3'",
             )
+        if _rtc_is_in_use():
+            raise RoomError(
+                "livekit.rtc is in use in this process, and the native library has one listener",
+                code="ROOM_LIBRARY",
+                hint="make no objects of livekit.rtc's; docs/migration/from-livekit-rtc.md has what they are here",
+            )
         self.pid = os.getpid()
         self.last_callback = 0.0
+        self._robbed = False
         self._transports: dict[int, NativeTransport] = {}
         self._room_homes: dict[int, NativeTransport] = {}
         self._handle_homes: dict[int, NativeTransport] = {}
@@ -124,6 +134,12 @@ class _Library:
                 "rooms were used before this process was forked",
                 code="ROOM_FORKED",
                 hint="start child processes by spawn, not fork, or before the first room is joined",
+            )
+        if not self._robbed and _rtc_is_in_use():
+            self._robbed = True
+            _log.error(
+                "livekit.rtc was used in this process and has taken the native library's one listener: rooms of "
+                "livekit_agent hear nothing any more; see docs/migration/from-livekit-rtc.md"
             )
         data = request.SerializeToString()
         answer = ctypes.POINTER(ctypes.c_uint8)()
@@ -402,6 +418,12 @@ def _may_be_lost(event: ffi.FfiEvent) -> bool:
 _transport: anyio.lowlevel.RunVar[NativeTransport] = anyio.lowlevel.RunVar("livekit_agent_native_transport")
 _library: _Library | None = None
 _library_lock = threading.Lock()
+
+
+def _rtc_is_in_use() -> bool:
+    """Whether ``livekit.rtc`` has initialised the library: to import it does no harm, its first object does."""
+    module = sys.modules.get("livekit.rtc._ffi_client")
+    return module is not None and getattr(getattr(module, "FfiClient", None), "_instance", None) is not None
 
 
 def native_library() -> _Library:
