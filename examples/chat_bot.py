@@ -1,6 +1,6 @@
-"""Chat bot: answers chat messages, and text streams word by word as they would be made.
+"""Chat bot: answers chat, as messages and as LiveKit's components type it, and questions word by word as they are made.
 
-livekit-agent dev examples/chat_bot.py --room demo --chat hello
+livekit-agent dev examples/chat_bot.py --room demo --chat hello     (or, in another terminal: livekit-agent join demo)
 """
 
 from livekit_agent import JobContext, SimpleUniversalHandler
@@ -12,10 +12,21 @@ handler = SimpleUniversalHandler()
 @handler.job_assigned
 async def chat(ctx: JobContext) -> None:
     ctx.task_group.start_soon(answer_streams, ctx)
+    ctx.task_group.start_soon(answer_lines, ctx)
     async for said in ctx.events(ChatReceived):
         if said.message.edited_at is None:
             await ctx.room.local_participant.send_chat(
                 f"you said: {said.message.text}", destination_identities=[said.identity]
+            )
+
+
+async def answer_lines(ctx: JobContext) -> None:
+    # A line of chat is a short text stream for LiveKit's components, and for `livekit-agent join`.
+    with ctx.room.text_streams("lk.chat") as lines:
+        async for line in lines:
+            text = await line.read_all(limit=10_000)
+            await ctx.room.local_participant.send_text(
+                f"you said: {text}", topic="lk.chat", destination_identities=[line.sender_identity]
             )
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import livekit_agent
-from livekit_agent import Config, DeviceError, JobStatus, RpcError, UniversalWorker
+from livekit_agent import Config, DeviceError, JobStatus, RpcError, UniversalWorker, events
 from livekit_agent.cli._load import build_worker, load_file, pick
 from livekit_agent.dispatch import DispatchServer
 from livekit_agent.events import (
@@ -29,7 +29,8 @@ from livekit_agent.events import (
     TrackSubscribed,
     TranscriptionReceived,
 )
-from livekit_agent.rooms import AudioSource, RemoteParticipant, RemoteTrack, Room, RpcCode
+from livekit_agent.rooms import AudioSource, DisconnectReason, RemoteParticipant, RemoteTrack, Room, RpcCode
+from livekit_agent.rooms._proto import package_path
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -162,6 +163,86 @@ def test_the_index_leads_to_every_page() -> None:
     found = [page for page in docs.rglob("*.md") if page.name not in ("index.md", "benchmarks.md")]
     missing = [page.name for page in found if page.resolve() not in led]
     assert missing == []
+
+
+# ------------------------------------------------------------------------------------------------ livekit-agents
+
+# What livekit-agents 1.8 shows of a worker and its jobs.
+OPTIONS_THERE = """
+    entrypoint_fnc request_fnc prewarm_fnc load_fnc job_executor_type load_threshold job_memory_warn_mb
+    job_memory_limit_mb drain_timeout num_idle_processes shutdown_process_timeout session_end_timeout
+    initialize_process_timeout permissions agent_name worker_type max_retry ws_url api_key api_secret log_level host
+    port http_proxy multiprocessing_context preload_modules prometheus_port prometheus_multiproc_dir
+"""
+CONTEXT_THERE = """
+    connect room job agent api worker_id wait_for_participant add_participant_entrypoint add_shutdown_callback shutdown
+    delete_room add_sip_participant transfer_sip_participant log_context_fields token_claims is_fake_job tagger
+    session_directory inference_executor make_session_report primary_session simulation_context inference_headers
+    local_participant_identity init_recording proc.userdata proc.pid proc.executor_type
+"""
+REQUEST_THERE = "id job room publisher agent_name accept reject"
+COMMANDS_THERE = "start dev console connect download-files"
+
+
+def migration_page() -> str:
+    return (ROOT / "docs" / "migration" / "from-livekit-agents.md").read_text()
+
+
+def rows_there(section: str) -> str:
+    """The left column of a table of the page."""
+    text = migration_page().partition(f"\n### {section}\n")[2]
+    table = text.partition("\n|---|---|\n")[2].partition("\n\n")[0]
+    return "\n".join(line.split(" | ")[0] for line in table.splitlines())
+
+
+def event_names_of_rtc() -> list[str]:
+    """Read, not imported: nobody here needs an event loop of livekit.rtc's."""
+    text = (Path(package_path()) / "room.py").read_text()
+    return re.findall(r'"(\w+)"', text.partition("EventTypes = Literal[")[2].partition("]")[0])
+
+
+def test_every_name_of_livekit_agents_has_a_row() -> None:
+    assert [name for name in OPTIONS_THERE.split() if f"`{name}`" not in rows_there("WorkerOptions")] == []
+    assert [name for name in CONTEXT_THERE.split() if not re.search(rf"ctx\.{name}\b", rows_there("JobContext"))] == []
+    assert [name for name in REQUEST_THERE.split() if not re.search(rf"req\.{name}\b", rows_there("JobRequest"))] == []
+    assert [name for name in COMMANDS_THERE.split() if f"agent.py {name}" not in rows_there("The command line")] == []
+    names = event_names_of_rtc()
+    assert len(names) > 30
+    assert [name for name in names if f"`{name}`" not in rows_there("Events")] == []
+
+
+def test_every_event_on_the_page_exists() -> None:
+    table = migration_page().partition("\n### Events\n")[2].partition("\n## ")[0]
+    found = re.findall(r"`(?:events\.)?([A-Z]\w+)`", table)
+    assert len(found) > 25
+    assert [name for name in found if not hasattr(events, name)] == []
+
+
+async def test_the_program_on_the_page_does_what_it_says(tmp_path: Path) -> None:
+    (block,) = (block for block in BLOCKS if "class Greeter" in block.code)
+    path = tmp_path / "greeter.py"
+    path.write_text(block.code)
+
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        await hear(packets, said)
+        for question in ("hello", "and now?"):
+            await room.local_participant.publish_data(question)
+            await hear(packets, said)
+        worker.request_stop(timeout=0)
+
+    assert await visit(path, act) == ["welcome, alice", "good morning", "what?"]
+
+
+async def test_the_context_variable_on_the_page_finds_the_job(tmp_path: Path) -> None:
+    (block,) = (block for block in BLOCKS if "ContextVar[JobContext]" in block.code)
+    path = tmp_path / "hangs_up.py"
+    path.write_text(block.code)
+
+    async def act(worker: UniversalWorker, room: Room, packets: Any, said: list[str]) -> None:
+        with anyio.fail_after(10):
+            assert (await room.wait_closed()).reason == DisconnectReason.ROOM_DELETED
+
+    await visit(path, act)
 
 
 # ------------------------------------------------------------------------------------------------ the README
@@ -318,9 +399,16 @@ async def test_the_chat_bot_example_answers_chat_and_streams() -> None:
                     said.append((await anext(chats)).message.text)
             await me.send_text("how are you", topic="question")
             said.append(await (await anext(answers)).read_all())
+            with room.text_streams("lk.chat") as lines:
+                await me.send_text("typed", topic="lk.chat")
+                said.append(await (await anext(lines)).read_all())
         worker.request_stop(timeout=0)
 
-    assert await visit(ROOT / "examples" / "chat_bot.py", act) == ["you said: hello", "HOW ARE YOU "]
+    assert await visit(ROOT / "examples" / "chat_bot.py", act) == [
+        "you said: hello",
+        "HOW ARE YOU ",
+        "you said: typed",
+    ]
 
 
 def sine(hz: float, seconds: float) -> Any:
