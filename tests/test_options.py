@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 import pytest
+import structlog
 
 from livekit_agent import (
     AutoSubscribe,
@@ -35,6 +36,7 @@ from livekit_agent import (
     WorkerOptions,
     WorkerStatus,
 )
+from livekit_agent._structlog import logger_of
 from livekit_agent.dispatch import DispatchServer
 from livekit_agent.events import JobEnded
 from livekit_agent.monitoring._probe import Sample
@@ -74,7 +76,7 @@ WRONG: dict[str, list[Any]] = {
     "proxy": ["", "proxy:3128", "socks5://h:1", "http://", "http://h:0", "http://h:99999", "http://h/path", 5],
     "allow_plaintext": [0, 1, None, "yes"],
     "websocket_debug": [0, 1, None, "yes"],
-    "logger": [print, "livekit", 5],
+    "logger": [print, "livekit", 5, structlog.stdlib.BoundLogger],
 }
 
 RIGHT: dict[str, list[Any]] = {
@@ -96,7 +98,7 @@ RIGHT: dict[str, list[Any]] = {
     "proxy": [None, "http://h:1", "https://h", "http://user:p%40ss@[::1]:3128/"],
     "allow_plaintext": [True, False],
     "websocket_debug": [True, False],
-    "logger": [None, logging.getLogger("x"), logging.LoggerAdapter(logging.getLogger("x"), {})],
+    "logger": [None, logging.getLogger("x"), logging.LoggerAdapter(logging.getLogger("x"), {}), structlog.get_logger()],
 }
 
 FIELDS = [field.name for field in dataclasses.fields(WorkerOptions)]
@@ -436,3 +438,72 @@ async def test_a_logger_adapter_keeps_what_it_adds_beside_the_jobs_ids(caplog: p
     record: Any = next(record for record in caplog.records if record.getMessage() == "[tenant-7] at work")
     assert (record.job_id, record.room, record.step, record.tenant, record.app) == (job.id, "room", 3, 7, "shop")
     assert record.funcName == "work"
+
+
+def a_structlog_logger(level: int, *before: Any) -> tuple[Any, list[Any]]:
+    """One that keeps what is said to it from ``level`` on."""
+    heard = structlog.testing.LogCapture()
+    wrapper = structlog.make_filtering_bound_logger(level)
+    return structlog.wrap_logger(None, processors=[*before, heard], wrapper_class=wrapper), heard.entries
+
+
+@pytest.mark.virtual
+async def test_a_structlog_logger_is_told_events_with_fields() -> None:
+    logger, heard = a_structlog_logger(logging.INFO)
+
+    async def work(ctx: JobContext) -> None:
+        ctx.log.debug("not asked for")
+        ctx.log.info("at %s", "work", words=3, name="Ann")
+        raise LookupError("no such book")
+
+    async with a_server() as server:
+        handler = SimpleUniversalHandler(job_assigned=work)
+        worker = a_worker(server, handler, agent_name="a", logger=logger.bind(app="shop"))
+        ended = worker.events(JobEnded)
+        async with worker:
+            server.create_dispatch("room", "a")
+            job = (await anext(ended)).job
+    ids = {"app": "shop", "job_id": job.id, "room": "room"}
+    said = [entry for entry in heard if "job_id" in entry]
+    assert said[0] == {"event": "at work", "words": 3, "name": "Ann", "log_level": "info", **ids}
+    failed = next(entry for entry in said if entry["log_level"] == "error")
+    assert failed == {"event": "job failed", "log_level": "error", "exc_info": failed["exc_info"], **ids}
+    assert isinstance(failed["exc_info"], LookupError)
+    assert [entry for entry in heard if entry["event"].startswith("registered as") and entry["app"] == "shop"]
+
+
+@pytest.mark.virtual
+async def test_a_structlog_logger_that_fails_ends_no_job(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(logger: object, name: str, event: Any) -> Any:
+        raise LookupError("the processor's own mistake")
+
+    logger, _ = a_structlog_logger(logging.INFO, broken)
+
+    async def work(ctx: JobContext) -> None:
+        ctx.log.info("at work")
+
+    async with a_server() as server:
+        worker = a_worker(server, SimpleUniversalHandler(job_assigned=work), agent_name="a", logger=logger)
+        ended = worker.events(JobEnded)
+        async with worker:
+            server.create_dispatch("room", "a")
+            assert (await anext(ended)).status is JobStatus.SUCCESS
+    assert "the processor's own mistake" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("level", [logging.DEBUG, 15, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL])
+def test_a_level_speaks_through_the_method_at_or_below_it(level: int) -> None:
+    logger, heard = a_structlog_logger(0)
+    logger_of(logger, "unused").log(level, "an event", stack_info=True)
+    least = max(named for named in (10, 20, 30, 40, 50) if named <= level)
+    assert heard == [{"event": "an event", "stack_info": True, "log_level": logging.getLevelName(least).lower()}]
+
+
+def test_structlogs_wrapper_around_logging_is_asked_too(caplog: pytest.LogCaptureFixture) -> None:
+    render = structlog.processors.JSONRenderer()
+    below = logging.getLogger("below")
+    below.setLevel(logging.WARNING)
+    log = logger_of(structlog.wrap_logger(below, [render], wrapper_class=structlog.stdlib.BoundLogger), "unused")
+    assert not log.isEnabledFor(logging.INFO)
+    log.warning("%d of %d", 1, 2)
+    assert caplog.messages == ['{"event": "1 of 2"}']

@@ -19,7 +19,18 @@ from ._types import AutoSubscribe, JobType, ParticipantPermissions, WorkerStats
 if TYPE_CHECKING:
     Logger = logging.Logger | logging.LoggerAdapter[Any]
 
-__all__ = ["LoadCalculator", "WorkerOptions", "is_int", "is_text", "valid_proxy"]
+__all__ = ["LoadCalculator", "StructuredLogger", "WorkerOptions", "is_int", "is_text", "valid_proxy"]
+
+
+class StructuredLogger(Protocol):
+    """A structlog logger, as far as it is used: an event, and what belongs to it as keywords."""
+
+    def bind(self, **fields: Any) -> Any: ...
+    def debug(self, event: str, /, **fields: Any) -> Any: ...
+    def info(self, event: str, /, **fields: Any) -> Any: ...
+    def warning(self, event: str, /, **fields: Any) -> Any: ...
+    def error(self, event: str, /, **fields: Any) -> Any: ...
+    def critical(self, event: str, /, **fields: Any) -> Any: ...
 
 
 class LoadCalculator(Protocol):
@@ -100,8 +111,8 @@ class WorkerOptions:
     websocket_debug: bool = False
     """Log every message's kind and size at DEBUG.  Contents and tokens are never logged."""
 
-    logger: Logger | None = field(default=None, repr=False)
-    """Where to log.  None: ``logging.getLogger("livekit_agent")``."""
+    logger: Logger | StructuredLogger | None = field(default=None, repr=False)
+    """Where to log.  None: ``logging.getLogger("livekit_agent")``.  A structlog logger gets a job's ids as fields."""
 
     def __post_init__(self) -> None:
         faults: list[ConfigError | InvalidJobTypeError] = list(self._faults())
@@ -187,9 +198,15 @@ class WorkerOptions:
                 "calculate_load and should_accept_job must be plain functions, not async ones",
                 "they are asked on the event loop and must be quick; look things up in a task of your own",
             )
-        if logger is not None and not isinstance(logger, logging.Logger | logging.LoggerAdapter):
-            fault("logger", "expected a logging.Logger, a LoggerAdapter, or None")
+        if not (logger is None or isinstance(logger, logging.Logger | logging.LoggerAdapter) or _is_structured(logger)):
+            fault("logger", "expected a logging.Logger, a LoggerAdapter, a structlog logger, or None")
         return faults
+
+
+def _is_structured(logger: Any) -> bool:
+    # A class has the methods too, unbound: `logger=structlog.BoundLogger` is a mistake.
+    names = ("bind", "debug", "info", "warning", "error", "critical")
+    return not isinstance(logger, type) and all(callable(getattr(logger, name, None)) for name in names)
 
 
 def is_int(value: object) -> bool:

@@ -15,7 +15,6 @@ stalls ends alone.  Leaving the block drops every connection without a Close fra
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import secrets
@@ -24,7 +23,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from types import MappingProxyType, TracebackType
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
@@ -41,6 +40,7 @@ from .._bounds import (
     SERVER_OUTBOX_BYTES_MAX,
 )
 from .._errors import ConfigError
+from .._structlog import logger_of
 from ..rooms import MemoryRooms
 from ..rooms._remote_carrier import send
 from ..rooms._remote_wire import URL
@@ -64,6 +64,10 @@ from ._rooms import Desk, RoomBook
 from ._routes import WORKER_PATH, answer, upgrade_grant
 from ._services import services
 from ._twirp import Twirp
+
+if TYPE_CHECKING:
+    from .._options import StructuredLogger
+    from ._journal import Logger
 
 __all__ = ["DispatchServer"]
 
@@ -98,15 +102,15 @@ class DispatchServer:
         max_connections: int = SERVER_CONNECTIONS_MAX,
         rng: random.Random | None = None,
         wall_clock: Callable[[], float] = time.time,
-        logger: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        logger: Logger | StructuredLogger | None = None,
     ) -> None:
         """``target_load``: at this load and above, a worker brings no jobs.  ``launch_delay``: seconds before
-        offers."""
+        offers.  ``logger``: as in :class:`WorkerOptions`."""
         self.host = host
         self.port = port
         self.api_key, self.api_secret = _credentials(api_key, api_secret, rooms)
         self._wall = wall_clock
-        self._log = logger or logging.getLogger("livekit_agent.dispatch")
+        self._log = logger_of(logger, "livekit_agent.dispatch")
         self._max_connections = max_connections
         self._connections = 0
         keys = MappingProxyType({self.api_key: self.api_secret})

@@ -34,6 +34,7 @@ from anyio.abc import TaskStatus
 from .. import events
 from .._errors import ConfigError, ShutdownTimeoutError, WorkerError
 from .._options import WorkerOptions, is_text
+from .._structlog import logger_of
 from .._types import CancelReason, ShutdownReport, WorkerStats, WorkerStatus
 from ..handlers import UniversalHandler, check_handler
 from ..monitoring._probe import Probe
@@ -114,7 +115,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         _check_credential("api_secret", api_secret)
         check_handler(handler)
         self.handler = handler
-        self.log: Logger = self.options.logger or logging.getLogger("livekit_agent")
+        self.log: Logger = logger_of(self.options.logger, "livekit_agent")
         self._rooms = rooms
         self._connector = connector or NetworkConnector(ca_file=self.options.ca_file, proxy=self.options.proxy)
         self._broadcast = Broadcast()
