@@ -88,6 +88,7 @@ def main() -> int:
                 run(f"start {backend}", lambda backend=backend: processes.start(backend, smoke, url))
                 if not (smoke and backend == "asyncio"):  # two minutes of processes that start
                     run(f"rooms {backend}", lambda backend=backend: rooms.measure(backend, smoke, url))
+                    run(f"carried {backend}", lambda backend=backend: rooms.carried(backend, smoke, url))
         if arguments.peer is not None:
             figures = peer.beside(figures, url, smoke, arguments.peer)
         else:

@@ -3,6 +3,9 @@
 Two processes on a livekit-server of their own: an agent's side and the people's side of every room.  In each room each
 side sends a numbered data packet a second; in the loud ones each also plays a tone in frames of 20 ms and listens.  It
 fails if a packet is lost, out of order or twice, if the sound pauses for more than 100 ms, or if a frame is dropped.
+
+So that a pause can be laid at somebody's door, each side notes how late a task that wakes each 10 ms was during it:
+the part of its own event loop.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -23,6 +27,29 @@ from .processes import REPOSITORY, environment
 from .room_tasks import token, tone
 
 GAP_S = 0.1
+PULSE_S = 0.01
+
+
+class Pulse:
+    """How late something was that wakes each 10 ms."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + PULSE_S
+        self._late: deque[tuple[float, float]] = deque(maxlen=1000)
+        self.worst = 0.0
+
+    async def beat(self) -> None:
+        while True:
+            self._due = time.monotonic() + PULSE_S
+            await anyio.sleep(PULSE_S)
+            late = time.monotonic() - self._due
+            self.worst = max(self.worst, late)
+            if late > PULSE_S:
+                self._late.append((time.monotonic(), late))
+
+    def since(self, moment: float) -> float:
+        """The latest it has been since then, the beat that is due included: who asks may be woken before it."""
+        return max([0.0, time.monotonic() - self._due, *(late for when, late in self._late if when > moment)])
 
 
 @dataclass
@@ -34,8 +61,11 @@ class Tally:
     disorder: int = 0
     frames: int = 0
     dropped: int = 0
-    gaps: list[float] = field(default_factory=list)
+    gaps: list[list[float]] = field(default_factory=list)
+    """Of each pause the room, its end on the machine's clock, its length, and how late the event loop was in it."""
     longest: float = 0.0
+    late: float = 0.0
+    """How late the event loop was at most."""
     processor: float = 0.0
     resident: float = 0.0
 
@@ -44,20 +74,22 @@ async def side(name: str, url: str, rooms: int, loud: int, seconds: float, backe
     """One side of every room; prints its tally."""
     from livekit_agent.rooms import NativeRooms
 
-    native, tally = NativeRooms(), Tally()
+    native, tally, pulse = NativeRooms(), Tally(), Pulse()
     joined = [await native.connect(url, token(f"soak-{number}", name)) for number in range(rooms)]
     print("joined", flush=True)
     await anyio.to_thread.run_sync(sys.stdin.readline)
     used, began = time.process_time(), time.perf_counter()
     async with anyio.create_task_group() as group:
+        group.start_soon(pulse.beat)
         for number, room in enumerate(joined):
             group.start_soon(count_data, room, tally)
             group.start_soon(send_data, room, tally, seconds)
             if number < loud:
                 group.start_soon(play, room, seconds)
-                group.start_soon(listen, room, tally, seconds)
+                group.start_soon(listen, number, room, tally, pulse, seconds)
         await anyio.sleep(seconds + 2)  # what is under way arrives
         group.cancel_scope.cancel()
+    tally.late = round(pulse.worst, 3)
     tally.processor = (time.process_time() - used) / (time.perf_counter() - began)
     tally.resident = psutil.Process().memory_info().rss / 1e6
     print(json.dumps(asdict(tally)), flush=True)
@@ -93,24 +125,24 @@ async def play(room: Any, seconds: float) -> None:
         await source.capture_frame(piece)
 
 
-async def listen(room: Any, tally: Tally, seconds: float) -> None:
+async def listen(number: int, room: Any, tally: Tally, pulse: Pulse, seconds: float) -> None:
     """From a second after the first sound until a second before its end."""
     from livekit_agent.events import TrackSubscribed
 
     with room.subscribe(TrackSubscribed, replay=True) as arrivals:
         event = await anext(aiter(arrivals))
     began = last = 0.0
-    until = anyio.current_time() + seconds - 1
+    until = time.monotonic() + seconds - 1
     with event.track.audio_frames() as frames:
         async for frame in frames:
-            now = anyio.current_time()
+            now = time.monotonic()
             began = began or (now if frame.samples.any() else 0.0)
             if began and began + 1 < now < until - 1:
                 tally.frames += 1
                 if last:
                     tally.longest = max(tally.longest, now - last)
                     if now - last > GAP_S:
-                        tally.gaps.append(round(now - last, 3))
+                        tally.gaps.append([number, round(now, 3), round(now - last, 3), round(pulse.since(last), 3)])
                 last = now
             if now > until:
                 break
@@ -168,7 +200,7 @@ def faults(tallies: dict[str, Tally], rooms: int, loud: int, seconds: float, gap
             found.append(f"{name}: {tally.received} of {wanted} packets, {tally.disorder} out of order")
         if loud and not tally.frames:
             found.append(f"{name}: heard nothing")
-        gaps = [pause for pause in tally.gaps if pause > gap]
+        gaps = [pause for pause in tally.gaps if pause[2] > gap]
         if tally.dropped or gaps:
             found.append(f"{name}: {tally.dropped} frames dropped, gaps {gaps[:10]}")
     return found

@@ -77,6 +77,6 @@ class _Structured(logging.Logger):
             text = logging.LogRecord(self.name, level, "", 0, msg, args, None).getMessage()  # pyright: ignore[reportArgumentType]
             getattr(self._to, method)(text, **said)
         except Exception:
-            # As logging's own handlers do (Handler.handleError): what cannot be logged ends no job.
+            # Boundary to the user's logger.  As logging does (Handler.handleError): what cannot be logged ends no job.
             if logging.raiseExceptions:
                 traceback.print_exc()
