@@ -23,7 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 def environment(**more: str) -> dict[str, str]:
     paths = [str(REPOSITORY / "src"), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
+    # An installed package is compiled; a clone is at its first run, unless that is forbidden.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def carried(backend: str, smoke: bool, url: str) -> list[Figure]:
 
 def _most(smoke: bool, who: str, backend: str, url: str) -> int:
     kept_up = 0
-    for count in (1,) if smoke else range(5, 61, 5):
+    for count in (1,) if smoke else range(5, 101, 5):
         if _run(who, backend, "carrying", url, count)["late"] >= _FRAME_S and not smoke:
             break
         kept_up = count

@@ -119,9 +119,12 @@ def home_of(module: str, name: str) -> str:
     if any(defined(node) == name for node in tree.body):
         return module
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level and any(name in (a.asname, a.name) for a in node.names):
+        if isinstance(node, ast.ImportFrom) and node.level:
             package = (home.__package__ or "").rsplit(".", node.level - 1)[0]
-            return home_of(f"{package}.{node.module}" if node.module else package, name)
+            source = f"{package}.{node.module}" if node.module else package
+            names = {word for alias in node.names for word in (alias.asname, alias.name)}
+            if name in names or ("*" in names and name in import_module(source).__all__):
+                return home_of(source, name)
     raise LookupError(f"{module} does not say where {name} is from")
 
 

@@ -81,7 +81,7 @@ def dotted(name: str) -> str:
 
 def is_pure(name: str) -> bool:
     """Whether the file is below the events: a pure machine or a value.  WorkerOptions holds a logger, as a value."""
-    (top,) = [level for level, layer in enumerate(layers()) if layer == ["livekit_agent.events"]]
+    (top,) = [level for level, layer in enumerate(layers()) if "livekit_agent._room_events" in layer]
     pure = [item for layer in layers()[top + 1 :] for item in layer if item != "livekit_agent._options"]
     return any(below(dotted(name), item) for item in pure)
 

@@ -118,3 +118,22 @@ def test_the_command_lines_help_loads_no_event_loop() -> None:
     )
     assert "click" in loaded
     assert [name for name in loaded if name in ("asyncio", "anyio", "trio", "numpy", "httpx", "livekit", "jwt")] == []
+
+
+def test_a_worker_is_made_without_what_only_rooms_need() -> None:
+    program = (
+        "import sys; from livekit_agent import *; "
+        "UniversalWorker('ws://localhost:1', 'k', 's' * 32, SimpleUniversalHandler(), WorkerOptions()); "
+        "assert not [name for name in sys.modules if name.startswith(('livekit_agent.rooms', 'livekit_agent._room_'))]"
+    )
+    assert "anyio" in loaded_by(program)
+
+
+def test_every_event_is_found_by_its_public_name() -> None:
+    from livekit_agent import _room_events, _worker_events, events
+
+    assert dir(events) == sorted(events.__all__) == sorted(_room_events.__all__ + _worker_events.__all__)
+    for name in events.__all__:
+        assert getattr(events, name) in vars(_room_events if name in _room_events.__all__ else _worker_events).values()
+    with pytest.raises(AttributeError, match="Nonsense"):
+        _ = events.Nonsense  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobContext", "JobLog"]
 
-E = TypeVar("E", bound=events.RoomEvent)
+E = TypeVar("E", bound="events.RoomEvent")
 
 #: A clean-up: no arguments, sync or async.
 Cleanup = Callable[[], Awaitable[None] | None]

@@ -1,7 +1,8 @@
 """What a user writes: a class with three methods, a subclass of :class:`BaseHandler`, or callbacks on an object.
 
 Three methods make a handler (:class:`UniversalHandler`); nine more, all optional, hear what happens in the job's room.
-``ROOM_CALLBACKS`` is the one table that ties each of the nine to its event and its arguments.
+``ROOM_CALLBACKS`` is the one table that ties each of the nine to its event and its arguments; it names the events, so
+that a handler without such callbacks does not load them.
 
 Synchronous callbacks are allowed everywhere.  A synchronous ``job_request`` runs in a worker thread, because an offer
 must be answered within 2.5 s whatever else the loop does, and because people look things up there; it is abandoned when
@@ -163,17 +164,27 @@ class RoomCallback(NamedTuple):
         return tuple(getattr(event, name) for name in self.parameters)
 
 
-ROOM_CALLBACKS: Mapping[type[events.RoomEvent], RoomCallback] = {
-    events.ParticipantJoined: RoomCallback("on_participant_joined", ("participant",)),
-    events.ParticipantLeft: RoomCallback("on_participant_left", ("participant",)),
-    events.TrackPublished: RoomCallback("on_track_published", ("publication", "participant")),
-    events.TrackUnpublished: RoomCallback("on_track_unpublished", ("publication", "participant")),
-    events.TrackSubscribed: RoomCallback("on_track_subscribed", ("track", "publication", "participant")),
-    events.TrackUnsubscribed: RoomCallback("on_track_unsubscribed", ("track", "publication", "participant")),
-    events.DataReceived: RoomCallback("on_data_received", ("data", "participant")),
-    events.SpeakingChanged: RoomCallback("on_speaking_changed", ("participant", "speaking")),
-    events.ConnectionQualityChanged: RoomCallback("on_connection_quality_changed", ("participant", "quality")),
+ROOM_CALLBACKS: Mapping[str, RoomCallback] = {
+    "ParticipantJoined": RoomCallback("on_participant_joined", ("participant",)),
+    "ParticipantLeft": RoomCallback("on_participant_left", ("participant",)),
+    "TrackPublished": RoomCallback("on_track_published", ("publication", "participant")),
+    "TrackUnpublished": RoomCallback("on_track_unpublished", ("publication", "participant")),
+    "TrackSubscribed": RoomCallback("on_track_subscribed", ("track", "publication", "participant")),
+    "TrackUnsubscribed": RoomCallback("on_track_unsubscribed", ("track", "publication", "participant")),
+    "DataReceived": RoomCallback("on_data_received", ("data", "participant")),
+    "SpeakingChanged": RoomCallback("on_speaking_changed", ("participant", "speaking")),
+    "ConnectionQualityChanged": RoomCallback("on_connection_quality_changed", ("participant", "quality")),
 }
+
+
+def _event(name: str) -> type[events.RoomEvent]:
+    return cast("type[events.RoomEvent]", getattr(events, name))
+
+
+def _callback_of(event: type[events.RoomEvent]) -> RoomCallback | None:
+    callback = ROOM_CALLBACKS.get(event.__name__)
+    return callback if callback is not None and event is _event(event.__name__) else None
+
 
 _JOB_CALLBACKS = ("on_job_request", "on_job_assigned", "on_job_terminated")
 
@@ -240,10 +251,10 @@ class SimpleUniversalHandler(BaseHandler):
         self._job_terminated = _callable("job_terminated", _ARGUMENTS["on_job_terminated"], job_terminated)
         self._on: dict[type[events.RoomEvent], Callable[..., Maybe]] = {}
         given = locals()
-        for event, callback in ROOM_CALLBACKS.items():
+        for name, callback in ROOM_CALLBACKS.items():
             function = given[callback.method.removeprefix("on_")]
             if function is not None:
-                self.on(event)(function)
+                self.on(_event(name))(function)
 
     # A decorator returns the function unchanged, so that it can still be called and tested by itself.
 
@@ -271,7 +282,7 @@ class SimpleUniversalHandler(BaseHandler):
                 f"{getattr(given, '__name__', repr(given))} is not one kind of room event",
                 hint="use a class from livekit_agent.events, such as DataReceived; ctx.events() gives all of them",
             )
-        known = ROOM_CALLBACKS.get(event)
+        known = _callback_of(event)
         name = event.__name__ if known is None else known.method.removeprefix("on_")
         arguments = ("ctx", "event") if known is None else _ARGUMENTS[known.method]
 
@@ -352,11 +363,12 @@ def _is_generator(name: str) -> HandlerDefinitionError:
 def room_callbacks(handler: object) -> dict[type[events.RoomEvent], Deliver]:
     """The room callbacks that a handler really has: those it sets or overrides."""
     found = handler.room_deliveries() if isinstance(handler, SimpleUniversalHandler) else {}
-    for event, callback in ROOM_CALLBACKS.items():
+    for name, callback in ROOM_CALLBACKS.items():
         method = getattr(handler, callback.method, None)
         # The function behind a bound method; what is set on the instance is its own.
         default = getattr(method, "__func__", None) is getattr(BaseHandler, callback.method)
         if callable(method) and not default:
+            event = _event(name)
             if event in found:
                 raise _set_twice(callback.method)
             found[event] = _deliver(event, cast("Callable[..., Maybe]", method))
@@ -463,7 +475,7 @@ _limiter: RunVar[anyio.CapacityLimiter] = RunVar("livekit_agent_request_threads"
 
 
 def _deliver(event: type[events.RoomEvent], function: Callable[..., Maybe]) -> Deliver:
-    callback = ROOM_CALLBACKS.get(event)
+    callback = _callback_of(event)
     if callback is None:
         return lambda ctx, value: _pending(function(ctx, value))
     return lambda ctx, value: _pending(function(ctx, *callback.arguments(value)))

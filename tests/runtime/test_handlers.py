@@ -54,7 +54,7 @@ WORDS: dict[str, Any] = {
     "speaking": True,
     "quality": ConnectionQuality.GOOD,
 }
-EVENT_OF = {callback.method: event for event, callback in ROOM_CALLBACKS.items()}
+EVENT_OF = {callback.method: getattr(events, name) for name, callback in ROOM_CALLBACKS.items()}
 
 a_callback = pytest.mark.parametrize("name", list(REFERENCE))
 
