@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from dispatch_world import RawWorker, World
+from dispatch_world import RawWorker, World, reporting
 from livekit.protocol import agent as agent_pb
 
+from livekit_agent._bounds import KEEPALIVE_INTERVAL
 from livekit_agent.dispatch import JobEnded, JobPhase, ParticipantRemovalDue
 from livekit_agent.dispatch._events import DispatchRecord
 
@@ -78,6 +79,27 @@ def test_a_deleted_dispatch_terminates_its_job_once_and_calls_it_a_success(world
     world.advance(10)
     assert worker.silent
     assert world.delete(dispatch) is None
+
+@pytest.mark.parametrize("answer", [{"available": False}, {"available": False, "terminate": True}])
+def test_a_deletion_passes_over_a_job_whose_end_came_in_the_same_breath_as_the_answer_it_waited_for(
+    world: World, answer: dict[str, bool]
+) -> None:
+    worker = world.worker("a", type=agent_pb.JT_PARTICIPANT)
+    dispatch = world.dispatch("a")
+    world.join("alice")
+    first = worker.take_job()
+    world.join("bob")
+    second = worker.hear_offer()
+    world.delete(dispatch)
+    # The protocol knows of the end when the answer is heard, the server does not yet.
+    declined = agent_pb.AvailabilityResponse(job_id=second.id, **answer)
+    both = worker.wire.message(availability=declined) + worker.wire.message(update_job=reporting(first.id, "FAILED"))
+    worker.send_bytes(both)
+    assert worker.silent
+    assert not worker.dropped
+    assert [(e.job.id, e.status) for e in world.took_place(JobEnded) if e.job.id == first.id] == [(first.id, FAILED)]
+    assert world.core.next_deadline() == world.now + KEEPALIVE_INTERVAL
+
 
 
 def test_an_agent_that_stays_is_removed_after_three_seconds(world: World, worker: RawWorker) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .._bounds import TERMINATED_REMOVAL_TIME
 from .._types import JobStatus
+from ..protocol import Input
 from ._events import DispatchRecord, JobEnded, JobPhase, JobRecord, JobTerminated, ParticipantRemovalDue
 from ._state import Book, Deletion, LiveRoom
 
@@ -56,8 +57,8 @@ class Endings:
             job = deletion.queue.pop(0)
             if job.phase is not JobPhase.RUNNING:
                 continue
-            self.terminate(job, JobStatus.SUCCESS, "dispatch deleted", now, wall)
-            if job.identity in deletion.room.present:
+            told = self.terminate(job, JobStatus.SUCCESS, "dispatch deleted", now, wall)
+            if told and job.identity in deletion.room.present:
                 deletion.room.leaving[job.identity] = deletion
                 self._book.deadlines.set(deletion, now + TERMINATED_REMOVAL_TIME)
                 return
@@ -71,16 +72,24 @@ class Endings:
                 self._book.say(ParticipantRemovalDue(room=deletion.dispatch.room, identity=identity))
         self.proceed(deletion, now, wall)
 
-    def terminate(self, job: JobRecord, status: JobStatus, error: str, now: float, wall: float) -> None:
-        """Tell the worker to stop, and record the end at once: nothing the worker says later changes it."""
+    def terminate(self, job: JobRecord, status: JobStatus, error: str, now: float, wall: float) -> bool:
+        """Tell the worker to stop, and record the end at once: nothing the worker says later changes it.
+
+        False, with nothing done, when the worker's own last word has arrived already and only waits to be heard: its
+        end of the job, or of the connection.
+        """
         link = self._book.links.get(job.worker_id)
         if link is None or link.worker is None or link.finished:
-            return
+            return False
+        record = link.connection.book.get(job.id)
+        if record is None or not record.allows(Input.TERMINATE):
+            return False
         link.worker.jobs.pop(job.id, None)
         link.connection.terminate(job.id, now)
         self._book.touch(link)
         self._book.say(JobTerminated(job=job, reason=error))
         self.end(job, status, error if status is JobStatus.FAILED else "", wall)
+        return True
 
     def end(self, job: JobRecord, status: int, error: str, wall: float) -> None:
         """Record a job's end."""
