@@ -161,7 +161,7 @@ STATELESS: list[Row] = [
     *(
         Row(name=f"malformed {body!r}", path=ROOMS + "ListRooms", headers=JSON, body=body, status=400,
             answer={"code": "malformed", "msg": "the json request could not be decoded"})
-        for body in ("nope", "", "null", "[]", '{"names": 1}', "[" * 5000)
+        for body in ("nope", "", "null", "[]", '{"names": 1}', '{"\\ud800": 1}', "[" * 5000)
     ),
     Row(name="malformed protobuf", path=ROOMS + "ListRooms", headers=PROTOBUF, body=b"\xff\xff", status=400,
         answer={"code": "malformed", "msg": "the protobuf request could not be decoded"},

@@ -80,6 +80,7 @@ def test_a_deleted_dispatch_terminates_its_job_once_and_calls_it_a_success(world
     assert worker.silent
     assert world.delete(dispatch) is None
 
+
 @pytest.mark.parametrize("answer", [{"available": False}, {"available": False, "terminate": True}])
 def test_a_deletion_passes_over_a_job_whose_end_came_in_the_same_breath_as_the_answer_it_waited_for(
     world: World, answer: dict[str, bool]
@@ -99,7 +100,6 @@ def test_a_deletion_passes_over_a_job_whose_end_came_in_the_same_breath_as_the_a
     assert not worker.dropped
     assert [(e.job.id, e.status) for e in world.took_place(JobEnded) if e.job.id == first.id] == [(first.id, FAILED)]
     assert world.core.next_deadline() == world.now + KEEPALIVE_INTERVAL
-
 
 
 def test_an_agent_that_stays_is_removed_after_three_seconds(world: World, worker: RawWorker) -> None:

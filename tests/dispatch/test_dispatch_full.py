@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from dispatch_world import World
 from livekit.protocol import agent as agent_pb
 from livekit.protocol import models as models_pb
 
-from livekit_agent import ResourceExhaustedError
+from livekit_agent import ResourceExhaustedError, RoomConnectError
 from livekit_agent.api import ApiError, LiveKitAPI
 from livekit_agent.dispatch import DispatchServer, _core, _launches
 from livekit_agent.dispatch._events import JobLost, JobPhase
+from livekit_agent.protocol import mint_token
 
 
 def test_only_jobs_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +62,30 @@ def test_a_simulated_job_waits_ten_seconds_for_its_answer() -> None:
     assert world.job.phase is JobPhase.LOST
     (lost,) = world.took_place(JobLost)
     assert lost.reason == "no answer in time"
+
+
+async def test_a_list_of_agents_is_no_longer_than_a_room_may_have_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "DISPATCHES_PER_ROOM_MAX", 3)
+    async with DispatchServer() as server, LiveKitAPI(server.url, server.api_key, server.api_secret) as api:
+        with pytest.raises(ApiError) as refused:
+            await api.rooms.create("r", agents=list("abcd"))
+        assert (refused.value.status, refused.value.twirp_code) == (429, "resource_exhausted")
+        agents = [{"agentName": name} for name in "abcd"]
+        with pytest.raises(RoomConnectError, match="too many dispatches"):
+            await server.rooms.connect("", _joining(server, {"agents": agents}))
+        assert server.rooms.list_rooms() == []
+        async with await server.rooms.connect("", _joining(server, {"agents": agents[:3]})):
+            assert [dispatch.agent_name for dispatch in await api.dispatch.list("r")] == list("abc")
+
+
+async def test_a_token_whose_room_configuration_nobody_can_read_is_as_one_without() -> None:
+    async with DispatchServer() as server, LiveKitAPI(server.url, server.api_key, server.api_secret) as api:
+        async with await server.rooms.connect("", _joining(server, {"\ud800": 1, "agents": [{"agentName": "a"}]})):
+            assert [dispatch.agent_name for dispatch in await api.dispatch.list("r")] == [""]
+
+
+def _joining(server: DispatchServer, room_config: dict[str, object]) -> str:
+    grants = {"roomJoin": True, "room": "r"}
+    return mint_token(
+        server.api_key, server.api_secret, wall=time.time(), video=grants, identity="i", room_config=room_config
+    )

@@ -11,15 +11,21 @@ import anyio
 import anyio.lowlevel
 import pytest
 from anyio.abc import TaskStatus
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Ping
 
 from livekit_agent import RoomClosedError, RoomConnectError, ServerRooms, events
+from livekit_agent._bounds import PING_AFTER_SILENCE
 from livekit_agent.dispatch import DispatchServer
+from livekit_agent.dispatch._memory import memory_pipe
+from livekit_agent.dispatch._room_line import RoomLine
 from livekit_agent.protocol import Role, mint_token
 from livekit_agent.protocol._websocket import Accepted, Closed, WebSocket
-from livekit_agent.rooms import DisconnectReason, Room
+from livekit_agent.rooms import DisconnectReason, MemoryRooms, Room
 from livekit_agent.rooms import _remote_wire as wire
 from livekit_agent.rooms._proto import ffi
 from livekit_agent.rooms._proto import room as room_pb
+from livekit_agent.rooms._remote_carrier import carry
 
 KEY, SECRET = "devkey", "secretsecretsecretsecretsecret32"
 
@@ -48,6 +54,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await anyio.sleep(0.01)
 
 
+def asking(*buffers: bytes, **request: Any) -> bytes:
+    return wire.encode(wire.REQUEST, 0, ffi.FfiRequest(**request).SerializeToString(), buffers)
+
+
 class Stranger:
     """A client of the wire that is no client of ours."""
 
@@ -72,7 +82,7 @@ class Stranger:
         await self.flush()
 
     async def ask(self, **message: Any) -> None:
-        await self.say(wire.encode(wire.REQUEST, 0, ffi.FfiRequest(**message).SerializeToString()))
+        await self.say(asking(**message))
 
     async def join(self) -> None:
         await self.ask(
@@ -120,6 +130,26 @@ async def test_who_breaks_the_format_is_sent_away_and_leaves_the_room(message: b
         assert bob.is_open
 
 
+async def test_who_gives_a_handle_back_before_it_was_given_is_sent_away_alone() -> None:
+    rooms = MemoryRooms({KEY: SECRET})
+    ada, bob = (RoomLine(rooms, token(identity)) for identity in ("ada", "bob"))
+    connect = room_pb.ConnectRequest(url="", token="", options=room_pb.RoomOptions(), request_async_id=1)
+    ready = room_pb.ReadyForRoomEventRequest(room_handle=1)
+    packet = room_pb.PublishDataRequest(
+        local_participant_handle=2, data_ptr=wire.place(1), data_len=5, reliable=True, topic="", request_async_id=2
+    )
+    for line in (ada, bob):
+        line.receive(asking(connect=connect))
+        line.receive(asking(ready_for_room_event=ready))
+    await anyio.lowlevel.checkpoint()
+    ada.receive(asking(b"hello", publish_data=packet))
+    for guess in range(3, 30):
+        bob.receive(wire.encode(wire.DROP, guess))
+    await anyio.lowlevel.checkpoint()
+    assert bob.outbox.fault == wire.Fault(4002, "a handle given back before it was given")
+    assert ada.outbox.fault is None
+
+
 async def test_who_says_nothing_for_thirty_seconds_is_gone() -> None:
     async with serving() as (server, _):
         stranger = await Stranger.knock(server, token("ada"))
@@ -136,6 +166,64 @@ async def test_two_who_live_stay_although_nobody_says_anything() -> None:
         await anyio.sleep(3600)
         assert ada.is_open
         assert people(server) == ["ada"]
+
+
+class LastWords:
+    """A side of a connection that has something to say when its room is over."""
+
+    def __init__(self) -> None:
+        self.outbox = wire.Outbox()
+        self.over = False
+
+    def receive(self, data: bytes) -> None:
+        raise AssertionError("nobody says anything")
+
+    def end(self) -> None:
+        self.outbox.put(b"the end")
+        self.over = True
+
+
+@pytest.mark.parametrize("busy_with", ["a pong", "a ping"])
+async def test_a_room_that_ends_while_its_connection_is_busy_says_so_all_the_same(busy_with: str) -> None:
+    worker, socket = WebSocket(Role.WORKER), WebSocket(Role.SERVER)
+    worker.request_upgrade("h", wire.PATH, {})
+    list(socket.receive_data(worker.take_outbox()))
+    assert socket.accept_upgrade()
+    socket.take_outbox()
+    peer = Connection(ConnectionType.CLIENT)
+    there, here = memory_pipe(1)  # whatever is sent has to wait for who reads it
+    end = LastWords()
+    why: list[str] = []
+
+    async def serve() -> None:
+        why.append(await carry(here, socket, end, []))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(serve)
+        if busy_with == "a pong":
+            await there.send(peer.send(Ping()))
+        await anyio.sleep(1 if busy_with == "a pong" else PING_AFTER_SILENCE + 1)
+        end.end()
+        heard: list[object] = []
+        while not heard or not isinstance(heard[-1], CloseConnection):
+            peer.receive_data(await there.receive())
+            heard += peer.events()
+        await there.send(peer.send(heard[-1].response()))
+    assert b"".join(bytes(event.data) for event in heard if isinstance(event, BytesMessage)) == b"the end"
+    assert heard[-1] == CloseConnection(code=1000, reason="")
+    assert why == ["the room is over"]
+
+
+async def test_a_refusal_whose_text_ends_with_the_stream_is_told() -> None:
+    async def connector(endpoint: object) -> Any:
+        here, there = memory_pipe()
+        await there.send(b"HTTP/1.1 503 Service Unavailable\r\n\r\ntoo many of you")
+        await there.send_eof()
+        return here
+
+    async with ServerRooms("ws://127.0.0.1", connector=connector) as rooms:
+        with pytest.raises(RoomConnectError, match="HTTP 503: too many of you"):
+            await rooms.connect(wire.URL, token("ada"))
 
 
 async def test_another_version_is_named() -> None:

@@ -11,7 +11,7 @@ from livekit.protocol import models as models_pb
 from livekit.protocol import room as room_pb
 
 from .._types import ParticipantInfo, ParticipantPermissions, RoomInfo
-from ._messages import participant_of, room_of
+from ..protocol._codec import participant_from_proto, room_from_proto
 from ._types import RoomAgent
 
 if TYPE_CHECKING:
@@ -59,13 +59,13 @@ class RoomApi:
                 for order in orders
             ],
         )
-        return room_of(await self._call("CreateRoom", request, models_pb.Room, {"roomCreate": True}))
+        return room_from_proto(await self._call("CreateRoom", request, models_pb.Room, {"roomCreate": True}))
 
     async def list(self, names: Sequence[str] = ()) -> list[RoomInfo]:
         """The live rooms, or those of them with the given names."""
         request = room_pb.ListRoomsRequest(names=names)
         answer = await self._call("ListRooms", request, room_pb.ListRoomsResponse, {"roomList": True})
-        return [room_of(room) for room in answer.rooms]
+        return [room_from_proto(room) for room in answer.rooms]
 
     async def delete(self, name: str) -> None:
         """End a room and send everybody away.  An unknown one: ApiError ``not_found``."""
@@ -76,13 +76,13 @@ class RoomApi:
         """Who is in a room; nobody in one that is not live."""
         request = room_pb.ListParticipantsRequest(room=room)
         answer = await self._call("ListParticipants", request, room_pb.ListParticipantsResponse, _admin(room))
-        return [participant_of(participant) for participant in answer.participants]
+        return [participant_from_proto(participant) for participant in answer.participants]
 
     async def get_participant(self, room: str, identity: str) -> ParticipantInfo:
         """One participant.  An unknown one: ApiError ``not_found``."""
         request = room_pb.RoomParticipantIdentity(room=room, identity=identity)
         answer = await self._call("GetParticipant", request, models_pb.ParticipantInfo, _admin(room))
-        return participant_of(answer)
+        return participant_from_proto(answer)
 
     async def remove_participant(self, room: str, identity: str) -> None:
         """Make somebody leave.  An unknown one: ApiError ``not_found``."""
@@ -109,7 +109,7 @@ class RoomApi:
         if permissions is not None:
             request.permission.CopyFrom(permissions.to_proto())
         answer = await self._call("UpdateParticipant", request, models_pb.ParticipantInfo, _admin(room))
-        return participant_of(answer)
+        return participant_from_proto(answer)
 
     async def mute_track(self, room: str, identity: str, track_sid: str, *, muted: bool = True) -> bool:
         """Mute somebody's track; False if they publish no such track.  Everybody in the room gets ``TrackMuted``.
@@ -124,7 +124,7 @@ class RoomApi:
     async def update_metadata(self, room: str, metadata: str) -> RoomInfo:
         """Change a room's metadata.  An unknown room: ApiError ``not_found``."""
         request = room_pb.UpdateRoomMetadataRequest(room=room, metadata=metadata)
-        return room_of(await self._call("UpdateRoomMetadata", request, models_pb.Room, _admin(room)))
+        return room_from_proto(await self._call("UpdateRoomMetadata", request, models_pb.Room, _admin(room)))
 
     async def send_data(
         self,

@@ -79,7 +79,15 @@ from ._state import Book, Delayed, Deletion, Launch, Link, LiveRoom, WorkerKey
 if TYPE_CHECKING:
     from livekit.protocol import models as models_pb
 
-__all__ = ["DispatchCore", "Link", "Order"]
+__all__ = ["DispatchCore", "Link", "Order", "check_dispatches"]
+
+
+def check_dispatches(number: int) -> None:
+    """ResourceExhaustedError when a room may not have so many."""
+    if number > DISPATCHES_PER_ROOM_MAX:
+        raise ResourceExhaustedError(
+            "too many dispatches in this room", resource="dispatches", used=number, limit=DISPATCHES_PER_ROOM_MAX
+        )
 
 
 class DispatchCore:
@@ -183,8 +191,8 @@ class DispatchCore:
     # ----------------------------------------------------------------------------------------------------- rooms
 
     def room_opened(self, room: models_pb.Room, agents: Iterable[Order], now: float, wall: float) -> None:
-        """A room exists.  ``agents`` is the list given with its creation; empty means the implicit, nameless
-        dispatch."""
+        """A room exists.  ``agents`` is the list given with its creation, no longer than a room may have
+        (:func:`check_dispatches`); empty means the implicit, nameless dispatch."""
         state = self._rooms[room.name] = LiveRoom(message=room)
         for order in list(agents) or [Order()]:
             # The real server drops an entry with a bad deployment and goes on without it.
@@ -259,13 +267,7 @@ class DispatchCore:
         return list(self._rooms[room].dispatches.values())
 
     def _add(self, room: LiveRoom, order: Order, now: float, wall: float) -> DispatchRecord:
-        if len(room.dispatches) >= DISPATCHES_PER_ROOM_MAX:
-            raise ResourceExhaustedError(
-                "too many dispatches in this room",
-                resource="dispatches",
-                used=len(room.dispatches),
-                limit=DISPATCHES_PER_ROOM_MAX,
-            )
+        check_dispatches(len(room.dispatches) + 1)
         dispatch = DispatchRecord(
             id=self._book.new_id("AD_"),
             room=room.message.name,

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from livekit.protocol import agent as agent_pb
 from livekit.protocol import agent_dispatch as dispatch_pb
 from livekit.protocol import models as models_pb
 from livekit.protocol import room as room_pb
 
-from .._types import ParticipantPermissions
 from ._events import Order
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "create_room_request",
     "dispatch_message",
+    "from_json",
     "is_dependent",
     "job_message",
     "joining",
@@ -33,7 +34,6 @@ __all__ = [
     "orders_of",
     "participant_from_info",
     "participant_message",
-    "permissions_from_message",
     "room_from_info",
     "room_message",
     "stamp_job",
@@ -41,6 +41,23 @@ __all__ = [
 ]
 
 _NANOSECONDS = 1_000_000_000
+
+M = TypeVar("M", bound=Message)
+
+
+def from_json(kind: type[M], value: Mapping[str, object]) -> M:
+    """A message from protobuf's JSON, as Python reads it; unknown fields are passed over.  ValueError for what is none.
+
+    Whatever it is: it comes from strangers.
+    """
+    message = kind()
+    try:
+        # The bound on depth is json_format's own default, written down because it is a defence.
+        json_format.ParseDict(dict(value), message, ignore_unknown_fields=True, max_recursion_depth=100)
+    except (json_format.ParseError, ValueError, RecursionError, SystemError) as exc:
+        # SystemError: what protobuf's C part raises for a field's name that is half a character.
+        raise ValueError(f"no {kind.__name__} ({type(exc).__name__})") from None
+    return message
 
 
 def nanoseconds(wall: float) -> int:
@@ -215,32 +232,15 @@ def track_message(track: TrackRecord) -> models_pb.TrackInfo:
 _TRACK_TYPES = {1: models_pb.TrackType.AUDIO, 2: models_pb.TrackType.VIDEO}
 
 
-def permissions_from_message(message: models_pb.ParticipantPermission) -> ParticipantPermissions:
-    """Permissions as an update gives them: literally, what is absent is not allowed."""
-    return ParticipantPermissions(
-        can_subscribe=message.can_subscribe,
-        can_publish=message.can_publish,
-        can_publish_data=message.can_publish_data,
-        can_update_metadata=message.can_update_metadata,
-        can_subscribe_metrics=message.can_subscribe_metrics,
-        can_manage_agent_session=message.can_manage_agent_session,
-        hidden=message.hidden,
-        recorder=message.recorder,
-        agent=message.agent,
-        can_publish_sources=tuple(int(source) for source in message.can_publish_sources),
-    )
-
-
 def _whole(seconds: float) -> int:
     return int(min(seconds, 0xFFFFFFFF))
 
 
 def create_room_request(name: str, config: Mapping[str, object] | None = None) -> room_pb.CreateRoomRequest:
     """A request for a room with the server's defaults, or with a token's ``roomConfig`` as far as it can be read."""
-    parsed = room_pb.RoomConfiguration()
     try:
-        json_format.ParseDict(dict(config or {}), parsed, ignore_unknown_fields=True, max_recursion_depth=100)
-    except (ValueError, RecursionError, json_format.ParseError):
+        parsed = from_json(room_pb.RoomConfiguration, config or {})
+    except ValueError:
         parsed = room_pb.RoomConfiguration()
     return room_pb.CreateRoomRequest(
         name=name,

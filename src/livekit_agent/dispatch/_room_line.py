@@ -152,7 +152,11 @@ class RoomLine:
         self._answered(getattr(getattr(event, kind), "async_id", 0))
         buffers: list[bytes] = []
         for owner, pointed in owned_buffers(event):
-            buffers.append(self._transport.read(room_pb.BufferInfo(data_ptr=pointed.data_ptr, data_len=0)))
+            try:
+                buffers.append(self._transport.read(room_pb.BufferInfo(data_ptr=pointed.data_ptr, data_len=0)))
+            except KeyError:
+                self.outbox.fail(4002, "a handle given back before it was given")
+                return
             self._transport.drop(owner.id)
             owner.id, pointed.data_ptr = 0, place(len(buffers))
         message = encode(EVENT, 0, event.SerializeToString(), buffers)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from .._errors import RoomError
+from .._errors import ResourceExhaustedError, RoomError
+from ..protocol._codec import permissions_from_proto
 from ..rooms._ledger_events import (
     LedgerEvent,
     ParticipantChanged,
@@ -23,11 +24,11 @@ from ..rooms._ledger_events import (
     TrackGone,
     TrackMuteChanged,
 )
+from ._core import check_dispatches
 from ._messages import (
     create_room_request,
     orders_of,
     participant_message,
-    permissions_from_message,
     room_message,
     track_message,
 )
@@ -76,9 +77,15 @@ class RoomBook:
         self._close()
 
     def _configure(self, room: str, config: Mapping[str, object]) -> None:
-        """A token's ``roomConfig`` counts when its join creates the room: so it is created here, just before."""
+        """A token's ``roomConfig`` counts when its join creates the room: so it is created here, just before.
+
+        Raises RoomError, which refuses the join.
+        """
         request = create_room_request(room, config)
-        self.create(request, orders_of(request.agents))
+        try:
+            self.create(request, orders_of(request.agents))
+        except ResourceExhaustedError as exc:
+            raise RoomError(exc.message, code=exc.code) from None
 
     # -------------------------------------------------------------------------------------------- what happens there
 
@@ -114,7 +121,9 @@ class RoomBook:
     def create(self, request: room_pb.CreateRoomRequest, agents: Iterable[Order]) -> models_pb.Room:
         """See ``RoomKeeper``."""
         if self._rooms.ledger.room(request.name) is None:
-            self._agents[request.name] = list(agents)
+            orders = list(agents)
+            check_dispatches(len(orders))
+            self._agents[request.name] = orders
             try:
                 self._rooms.create_room(
                     request.name,
@@ -170,7 +179,7 @@ class RoomBook:
                 name=request.name or None,
                 metadata=request.metadata or None,
                 attributes=dict(request.attributes),
-                permissions=(permissions_from_message(request.permission) if request.HasField("permission") else None),
+                permissions=permissions_from_proto(request.permission) if request.HasField("permission") else None,
             )
         except RoomError:
             raise KeyError(request.identity) from None

@@ -38,7 +38,10 @@ class RoomKeeper(Protocol):
     """Who keeps the rooms.  Unknown rooms and participants raise KeyError."""
 
     def create(self, request: room_pb.CreateRoomRequest, agents: Iterable[Order]) -> models_pb.Room:
-        """The room, made if it is not live; a live one is returned as it is."""
+        """The room, made if it is not live; a live one is returned as it is.
+
+        Raises ResourceExhaustedError for a longer list than a room may have dispatches.
+        """
         ...
 
     def rooms(self) -> list[models_pb.Room]:
@@ -197,7 +200,10 @@ class _RoomService:
         if request.room_preset and request.name not in [room.name for room in self._rooms.rooms()]:
             # A server's configuration has them, and this one has none; a live room is not asked about it.
             raise TwirpError.service("invalid_argument", "unknown room configuration in create room request")
-        return self._rooms.create(request, orders_of(request.agents))
+        try:
+            return self._rooms.create(request, orders_of(request.agents))
+        except ResourceExhaustedError as exc:
+            raise TwirpError("resource_exhausted", exc.message) from None
 
     def list(self, request: room_pb.ListRoomsRequest, claims: Claims | None) -> room_pb.ListRoomsResponse:
         _allow(may(claims, "roomList"))

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 
 from ..protocol import Claims
 from ._http import Request, Response
+from ._messages import from_json
 
 __all__ = ["Method", "Twirp", "TwirpError"]
 
@@ -130,18 +131,13 @@ def _to_protobuf(message: Message) -> bytes:
 
 
 def _from_json(kind: type[Message], body: bytes) -> Message:
-    message = kind()
     try:
         value = json.loads(body)
         if not isinstance(value, dict):
             raise ValueError("not an object")
-        # The bound on depth is json_format's own default, written down because it is a defence.
-        json_format.ParseDict(
-            cast("dict[str, Any]", value), message, ignore_unknown_fields=True, max_recursion_depth=100
-        )
-    except (ValueError, RecursionError, json_format.ParseError):
+        return from_json(kind, cast("dict[str, Any]", value))
+    except (ValueError, RecursionError):
         raise TwirpError("malformed", "the json request could not be decoded") from None
-    return message
 
 
 def _to_json(message: Message) -> bytes:

@@ -57,6 +57,7 @@ from ._state import Kind, Role
 __all__ = [
     "Undecodable",
     "decode",
+    "from_nanoseconds",
     "has_room",
     "is_known_type",
     "job_from_proto",
@@ -64,10 +65,12 @@ __all__ = [
     "permissions_from_proto",
     "room_from_proto",
     "serialize",
+    "state_from_proto",
 ]
 
-#: What json_format lets escape for JSON of the wrong shape ("[]", "1", numbers beyond any range).
-_WRONG_SHAPE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError)
+#: What json_format lets escape for JSON of the wrong shape ("[]", "1", numbers beyond any range) and, of protobuf's C
+#: part, for a field's name that is half a character.
+_WRONG_SHAPE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, SystemError)
 
 
 class Undecodable(Exception):
@@ -271,7 +274,8 @@ def _parse(message: Message, payload: bytes | str) -> None:
         raise Undecodable(type(exc).__name__) from None
 
 
-def _from_ns(nanoseconds: int) -> datetime | None:
+def from_nanoseconds(nanoseconds: int) -> datetime | None:
+    """A time of the protocol's; None for none, and for one that ``datetime`` cannot say."""
     return _from_seconds(nanoseconds / 1e9) if nanoseconds > 0 else None
 
 
@@ -283,7 +287,7 @@ def _from_seconds(seconds: float) -> datetime | None:
 
 
 def permissions_from_proto(message: models.ParticipantPermission) -> ParticipantPermissions:
-    """The value of a permission message."""
+    """The value of a permission message: literally, what is absent is not allowed."""
     return ParticipantPermissions(
         can_subscribe=message.can_subscribe,
         can_publish=message.can_publish,
@@ -343,7 +347,7 @@ def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = N
         created_at = known.created_at
         if known.room == room:
             room = known.room
-    state = _state_from_proto(message.state) if message.HasField("state") else _NO_STATE
+    state = state_from_proto(message.state) if message.HasField("state") else _NO_STATE
     number = int(message.type)
     return Job(
         id=message.id,
@@ -365,13 +369,14 @@ def job_from_proto(message: pb.Job, *, received_at: float, known: Job | None = N
     )
 
 
-def _state_from_proto(message: pb.JobState) -> JobState:
+def state_from_proto(message: pb.JobState) -> JobState:
+    """The value of a job's state message."""
     return JobState(
         status=int(message.status),
         error=message.error,
-        started_at=_from_ns(message.started_at),
-        updated_at=_from_ns(message.updated_at),
-        ended_at=_from_ns(message.ended_at),
+        started_at=from_nanoseconds(message.started_at),
+        updated_at=from_nanoseconds(message.updated_at),
+        ended_at=from_nanoseconds(message.ended_at),
         participant_identity=message.participant_identity,
         worker_id=message.worker_id,
     )

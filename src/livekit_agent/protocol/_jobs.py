@@ -168,7 +168,6 @@ class JobBook:
         """Decide the final status."""
         record.require(Input.END)
         record.final = (status, error)
-        record.running_due = False
         self._unproven[record.job_id] = record
         self.change(record, Input.END)
         while len(self._unproven) > ENDED_JOBS_MAX:

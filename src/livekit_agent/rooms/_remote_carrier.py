@@ -82,7 +82,7 @@ class _Carrier:
         with anyio.move_on_after(CLOSE_TIMEOUT):
             # The answer to a Close, if there is one and somebody still waits for it.
             with suppress(*BROKEN):
-                await self._stream.send(self._socket.take_outbox())
+                await send(self._stream, self._socket.take_outbox())
         return self._why
 
     def _wake(self) -> None:
@@ -146,13 +146,14 @@ class _Carrier:
             return True  # woken by what came with the other side's Close
         self._due = anyio.Event()
         message = outbox.take()
-        fault = outbox.fault
+        # Asked before anything is awaited: what changes while this is being sent is for the next turn.
+        closing = message is None and (outbox.fault is not None or self._end.over)
         if message is not None:
             socket.send_message(message)
-        elif fault is not None:
-            self._over(fault.reason)
-            socket.send_close(fault.code, fault.reason)
-        elif self._end.over:
+        elif outbox.fault is not None:
+            self._over(outbox.fault.reason)
+            socket.send_close(outbox.fault.code, outbox.fault.reason)
+        elif closing:
             self._over("the room is over")
             socket.send_close(1000, "")
         elif not socket.outbox_bytes:
@@ -162,4 +163,4 @@ class _Carrier:
                 return False
             socket.send_ping()
         await send(self._stream, socket.take_outbox())
-        return message is None and (fault is not None or self._end.over)
+        return closing

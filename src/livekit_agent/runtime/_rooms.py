@@ -181,7 +181,7 @@ class _Line:
                 self._stream = await connector(endpoint)
                 await self._stream.send(self._socket.take_outbox())
                 while not self._first:
-                    self._first = list(self._socket.receive_data(await self._stream.receive(READ_BYTES_MAX)))
+                    self._first = await self._receive(self._stream)
         except TimeoutError:
             raise RoomConnectError(f"the server did not answer within {HANDSHAKE_TIMEOUT:g} s") from None
         except LocalProtocolError as exc:
@@ -197,6 +197,14 @@ class _Line:
         if not isinstance(answer, Accepted):
             why = answer.reason if isinstance(answer, Failed) else "an unexpected answer"
             raise RoomConnectError(f"no WebSocket to the room's server: {printable(why, 160)}")
+
+    async def _receive(self, stream: ByteStream) -> list[Item]:
+        try:
+            return list(self._socket.receive_data(await stream.receive(READ_BYTES_MAX)))
+        except anyio.EndOfStream:
+            if ended := list(self._socket.receive_eof()):
+                return ended  # a refusal whose body is as long as the stream
+            raise
 
     async def run(self) -> None:
         """Carry messages until the room or the connection is over."""
