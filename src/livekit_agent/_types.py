@@ -361,6 +361,12 @@ class Reject:
     terminate: bool = False
     """Whether the job ends for every worker; the server then counts it as SUCCESS."""
 
+    def __post_init__(self) -> None:
+        # As JobMetadata: an error that was meant for the reason is the handler's mistake, and not the worker's end.
+        _check_text("reason", self.reason)
+        if not isinstance(self.terminate, bool):  # pyright: ignore[reportUnnecessaryIsInstance] - user code may
+            raise TypeError(f"terminate must be a bool, not {type(self.terminate).__name__}")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerStats:

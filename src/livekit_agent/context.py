@@ -115,7 +115,13 @@ class JobContext:
         return self._running.warning()
 
     def shutdown(self, reason: str = "") -> None:
-        """End the job SUCCESS by cancelling its scope.  Returns at once; ``reason`` is logged and on ``JobEnded``."""
+        """End the job SUCCESS by cancelling its scope.  Returns at once; ``reason`` is logged and on ``JobEnded``.
+
+        TypeError for a reason that is no text.
+        """
+        if not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance] - user code may
+            # Here, where it is the handler's mistake; at the job's end it would be the worker's.
+            raise TypeError(f"reason must be text, not {type(reason).__name__}")
         self._running.shutdown(reason)
 
     def push_cleanup(self, fn: Cleanup) -> None:

@@ -305,6 +305,45 @@ async def test_calling_and_serving_without_permission_are_refused_at_once(venue:
 
 
 @pytest.mark.virtual
+@pytest.mark.parametrize(("late", "answer"), [(0.0, "in time"), (1e-6, RpcCode.RESPONSE_TIMEOUT)])
+async def test_a_handler_that_has_finished_at_its_timeout_has_finished(late: float, answer: str | int) -> None:
+    async def last_instant(call: RpcCall) -> str:
+        await anyio.sleep(call.timeout + late)
+        return "in time"
+
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        async with b.serve_rpc({"m": last_instant}):
+            try:
+                said: str | int = await a.local_participant.perform_rpc("b", "m", timeout=5, max_round_trip_latency=3)
+            except RpcError as exc:
+                said = exc.rpc_code
+        assert said == answer
+
+
+@pytest.mark.virtual
+async def test_a_bare_cancel_of_a_handler_is_its_error_and_the_others_are_served_on(
+    backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if backend == "trio":
+        pytest.skip("trio has no way to cancel a task but a scope")
+
+    async def falls(call: RpcCall) -> str:
+        import asyncio
+
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await anyio.sleep_forever()
+        return ""
+
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        async with b.serve_rpc({"echo": echo, "falls": falls}):
+            assert (await code_of(a, "b", "falls"))[0] == RpcCode.APPLICATION_ERROR
+            assert await a.local_participant.perform_rpc("b", "echo", "still here") == "still here"
+    assert "'falls' was cancelled by its own program" in caplog.text
+
+
+@pytest.mark.virtual
 async def test_an_error_in_the_body_of_the_block_is_the_one_that_comes_out() -> None:
     async with MemoryRooms() as rooms, rooms.join("r", "a") as a:
         with pytest.raises(ExceptionGroup) as caught:

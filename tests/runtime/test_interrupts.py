@@ -222,6 +222,49 @@ async def test_a_bare_cancel_of_a_jobs_task_fails_that_job_and_no_other(backend:
         await w.give("AJ_3", room="r3")  # the worker lives
 
 
+async def test_a_bare_cancel_of_a_callback_fails_its_job_and_no_other(backend: str) -> None:
+    if backend == "trio":
+        pytest.skip(NATIVE)
+
+    async def data(ctx: JobContext, data: bytes, participant: object) -> None:
+        cancel_this_task()
+        await anyio.sleep_forever()
+
+    async with world(until_cancelled, callbacks={"data_received": data}, max_jobs=2) as w:
+        await w.give("AJ_1")
+        await w.give("AJ_2", room="r2")
+        await w.told("AJ_2 RUNNING")
+        w.rooms.send_data("r", b"x")
+        assert await w.gateway.end_of("AJ_1") == (FAILED, "the job's task was cancelled by its own program")
+        await w.told("AJ_1 terminated")
+        assert [job.job.id for job in w.worker.jobs] == ["AJ_2"]
+
+
+async def test_a_bare_cancel_in_the_after_care_of_a_stuck_job_ends_no_other_and_holds_no_stop(backend: str) -> None:
+    if backend == "trio":
+        pytest.skip(NATIVE)
+
+    async def assigned(ctx: JobContext) -> None:
+        with anyio.CancelScope(shield=ctx.job.id == "AJ_1"):
+            await anyio.sleep(100)
+
+    async def terminated(job_id: str) -> None:
+        if job_id == "AJ_1":
+            cancel_this_task()
+            await anyio.sleep_forever()
+
+    async with world(assigned, callbacks={"job_terminated": terminated}, max_jobs=2) as w:
+        await w.give("AJ_1")
+        await w.give("AJ_2", room="r2")
+        await w.told("AJ_2 RUNNING")
+        w.line.terminate("AJ_1")
+        await w.told("AJ_1 terminated")
+        await anyio.sleep(10)
+        assert w.gateway.finals("AJ_2") == []
+        report = await w.worker.stop(0)
+        assert (report.cancelled, report.stuck) == (("AJ_2",), ("AJ_1",))
+
+
 async def test_a_bare_cancel_of_an_answer_declines_and_the_worker_lives(backend: str) -> None:
     if backend == "trio":
         pytest.skip(NATIVE)

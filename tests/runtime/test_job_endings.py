@@ -39,6 +39,34 @@ async def test_a_handler_that_raises_is_failed_with_type_and_first_line() -> Non
         assert w.story.index("AJ_1 FAILED") < w.story.index("AJ_1 left")
 
 
+async def test_an_error_that_cannot_be_told_is_told_by_its_type_and_ends_its_own_job_alone() -> None:
+    class NoWords(Exception):
+        def __str__(self) -> str:
+            return self.message  # type: ignore[attr-defined, no-any-return]
+
+    async def assigned(ctx: JobContext) -> None:
+        if ctx.job.id == "AJ_1":
+            raise NoWords
+        await until_cancelled(ctx)
+
+    async with world(assigned, max_jobs=2) as w:
+        await w.give("AJ_2")
+        await w.told("AJ_2 RUNNING")
+        await w.give("AJ_1")
+        await w.told("AJ_1 terminated")
+        assert w.gateway.final("AJ_1") == (FAILED, "NoWords")
+        assert [job.job.id for job in w.worker.jobs] == ["AJ_2"]
+
+
+async def test_a_reason_that_is_no_text_is_its_handlers_mistake() -> None:
+    async def assigned(ctx: JobContext) -> None:
+        ctx.shutdown(LookupError("nobody there"))  # type: ignore[arg-type]
+
+    async with world(assigned) as w:
+        await w.give()
+        assert await w.gateway.end_of("AJ_1") == (FAILED, "TypeError: reason must be text, not LookupError")
+
+
 async def test_the_servers_termination_is_a_success() -> None:
     async with world(until_cancelled) as w:
         await w.give()

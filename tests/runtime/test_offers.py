@@ -168,12 +168,18 @@ async def test_reject_with_terminate_ends_the_job_for_everybody() -> None:
 
 
 @virtual
-@pytest.mark.parametrize("fault", ["raises", "wrong type"])
+@pytest.mark.parametrize("fault", ["raises", "wrong type", "wrong reason", "wrong end"])
 async def test_a_faulty_answer_declines_and_the_worker_lives(fault: str) -> None:
     async def request(job: Job) -> object:
-        if fault == "raises":
-            raise LookupError("no such agent")
-        return "yes"
+        match fault:
+            case "raises":
+                raise LookupError("no such agent")
+            case "wrong reason":
+                return Reject(reason=LookupError("no such agent"))  # type: ignore[arg-type]
+            case "wrong end":
+                return Reject(terminate="yes")  # type: ignore[arg-type]
+            case _:
+                return "yes"
 
     async with world(callbacks={"job_request": request}) as w:
         line = await w.gateway.registered()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -308,7 +309,9 @@ class RpcServer:
             timeout=invocation.response_timeout_ms / 1000,
         )
         try:
-            with anyio.move_on_after(call.timeout) as scope:
+            # The first instant after the time-out: who has finished at it has finished, on both backends.
+            deadline = math.nextafter(anyio.current_time() + call.timeout, math.inf)
+            with anyio.CancelScope(deadline=deadline) as scope:
                 wrapped = intercepted_handler(self._desk.interceptors, handler)
                 payload, error = await _answer_of(wrapped, call)
             if scope.cancelled_caught:
@@ -336,6 +339,12 @@ async def _answer_of(handler: RpcHandler, call: RpcCall) -> tuple[str | None, Rp
     except Exception as exc:
         # The boundary of one call: the handler's own bug is told here in full and to the caller without its details.
         log_error(_log, exc, "the RPC method %r failed", call.method)
+        return None, failed()
+    except anyio.get_cancelled_exc_class() as exc:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise
+        # A bare Task.cancel() (asyncio): the block's task group would end for it, without a word and all other calls.
+        log_error(_log, exc, "the RPC method %r was cancelled by its own program", call.method)
         return None, failed()
     return result, None
 

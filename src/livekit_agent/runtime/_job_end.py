@@ -220,7 +220,10 @@ class JobEnd:
             if interrupt is not None and self.interrupt is None:
                 self.interrupt = interrupt  # for the worker, when the job is over
             if cancelled is not None:
-                raise cancelled from None
+                if anyio.current_effective_deadline() == -math.inf:
+                    raise cancelled from None
+                # As in take(): it would take the other jobs along.
+                self.log.warning("%s was cancelled by a bare Task.cancel()", what)
 
     def _report(self) -> None:
         assert self.outcome is not None
@@ -275,19 +278,21 @@ class JobEnd:
 
     async def _care(self) -> None:
         """The job's end without its task.  Bounded as in take(); a service, so no outside cancellation reaches it."""
-        await self._report_and_leave()
-        with anyio.CancelScope() as scope:
+        try:
+            await self._report_and_leave()
+            with anyio.CancelScope() as scope:
 
-            def out_of_time() -> None:
-                scope.cancel()
-                self._let_go()
+                def out_of_time() -> None:
+                    scope.cancel()
+                    self._let_go()
 
-            alarm = self._host.timekeeper.at(anyio.current_time() + self._budget, out_of_time)
-            try:
-                await self._call_terminated()
-            finally:
-                alarm.stop()
-        self._let_go()
+                alarm = self._host.timekeeper.at(anyio.current_time() + self._budget, out_of_time)
+                try:
+                    await self._call_terminated()
+                finally:
+                    alarm.stop()
+        finally:
+            self._let_go()  # whatever happens: the worker's stop waits for it, and so does the job's task
 
     def _let_go(self) -> None:
         if not self.abandoned:

@@ -292,6 +292,11 @@ class JobScope:
             # Kept here, as in run(): out of a task of its own it would not get as far as run() on asyncio.
             self.end.interrupt = exc
             self.cancel(CancelReason.WORKER_INTERRUPTED)
+        except anyio.get_cancelled_exc_class():
+            if anyio.current_effective_deadline() == -math.inf:
+                raise
+            # A bare Task.cancel() (asyncio): a task group would cancel the handler for it, and tell nobody why.
+            self.cancel(CancelReason.TASK_CANCELLED)
 
     # ------------------------------------------------------------------------------------ the verdict
 

@@ -70,7 +70,12 @@ def judge(
 def error_text(error: BaseException) -> str:
     """Type and first line, for the wire: no traceback, no secrets, one line."""
     leaf = only_leaf(error)
-    first_line = next(iter(str(leaf).splitlines()), "")
+    try:
+        text = str(leaf)
+    except Exception:
+        # The user's own __str__, at the job's boundary: an error that cannot be told is told by its type.
+        text = ""
+    first_line = next(iter(text.splitlines()), "")
     return printable(f"{type(leaf).__name__}: {first_line}" if first_line else type(leaf).__name__, 500)
 
 

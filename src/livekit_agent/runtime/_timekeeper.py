@@ -1,6 +1,6 @@
-"""One task that keeps every deadline of user code.
+"""One task that keeps every deadline of jobs' code.
 
-No deadline of ours is ever set on a scope in which user code runs.  On a tie, at exactly the deadline, trio would
+No deadline of ours is ever set on a scope in which a job's code runs.  On a tie, at exactly the deadline, trio would
 always cancel and asyncio do either; so the rule "what has finished at the deadline has finished" needs a clock that
 strikes strictly *after* it: this one sleeps until ``math.nextafter(deadline, inf)``, the first instant after, on both.
 """

@@ -3,7 +3,7 @@
 ::
 
     start()
-    └─ services            timekeeper, load reporter, after-care of abandoned jobs; last to go
+    └─ services            timekeeper, load reporter, leaving of rooms, after-care of abandoned jobs; last to go
        └─ connection       the supervisor: connect, serve, back off, again; up while jobs finish, so reports get out
           └─ intake        asks handlers about offers; cancelled first on a stop
              └─ jobs       one task per job; survives reconnects
@@ -125,8 +125,6 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self._closed = False
         self._stop_wanted = False
         self._interrupt: BaseException | None = None
-        # A worker is often built before there is a loop, so what belongs to one is made in start().
-        self._finished: anyio.Event | None = None
         self._jobs: dict[str, JobScope] = {}
         self._book = book = JobBook(self.options.max_jobs)
         self._changes = changes = Changes()
@@ -286,7 +284,6 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             raise WorkerError("the worker was started before; a worker has one life", code="WORKER_STARTED")
         self._started = True
         self._began = anyio.current_time()
-        self._finished = anyio.Event()
         self._supervisor.task_status = task_status
         try:
             if not self._stop_wanted:
@@ -304,7 +301,6 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
             self._closed = True
             self._broadcast.close()
             self._ended = anyio.current_time()
-            self._finished.set()
             self._changes.notify()
         if self._interrupt is not None:
             raise self._interrupt
@@ -325,11 +321,10 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
                 code="STOP_INSIDE_JOB",
             )  # fmt: skip
         self.request_stop(timeout)
-        if self._finished is None:
+        if not self._started:
             return ShutdownReport()
         # When start() has finished nothing lives any more; but it waits for users' code that ignores its cancellation.
-        finished = self._finished
-        await self._changes.until(lambda: finished.is_set() or self._shutdown.only_stuck_jobs_are_left)
+        await self._changes.until(lambda: self._closed or self._shutdown.only_stuck_jobs_are_left)
         report = self.report_so_far
         unfinished = report.cancelled + report.stuck
         if strict and unfinished:
