@@ -51,6 +51,22 @@ async def worker_of(server: DispatchServer, stream: ByteStream | None = None, **
 # ------------------------------------------------------------------------------------------------------- the basics
 
 
+@pytest.mark.virtual
+async def test_who_waits_looks_again_when_somebody_comes_into_a_room_for_whom_nobody_is_dispatched() -> None:
+    seen: list[float] = []
+    async with serving() as server, server.rooms.join("r", "ada"), anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            await server.wait_for(lambda: len(server.rooms.participants("r")) == 2, 60)
+            seen.append(anyio.current_time())
+
+        tasks.start_soon(wait)
+        await anyio.sleep(5)
+        async with server.rooms.join("r", "bob"):
+            await anyio.sleep(5)
+        assert seen == [5]
+
+
 @pytest.mark.parametrize("socket", [True, False], ids=["socket", "pipe"])
 async def test_a_job_from_dispatch_to_end(socket: bool) -> None:
     async with DispatchServer(port=0 if socket else None) as server:

@@ -220,6 +220,31 @@ async def test_what_cannot_be_taken_back_any_more_harms_nobody(
         await room.local_participant.set_name("still here")
 
 
+@pytest.mark.parametrize("how", ["closed", "given up"])
+async def test_a_stream_that_cannot_be_ended_any_more_gives_its_handle_back_with_the_room(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as room:
+        transport = room._link.transport
+        ask = transport.request
+
+        def refusing(request: Any) -> Any:
+            if request.WhichOneof("message") == "text_stream_close":
+                raise RoomError("the request was rejected")
+            return ask(request)
+
+        writer = room.local_participant.stream_text()
+        await writer.__aenter__()
+        monkeypatch.setattr(transport, "request", refusing)
+        if how == "closed":
+            with pytest.raises(RoomError, match="rejected"):
+                await writer.close()
+        else:
+            writer.abort("no more of it")
+        await room.disconnect()
+        assert transport.live_handles == 0  # type: ignore[attr-defined]
+
+
 async def test_a_track_that_is_not_made_lets_its_source_go(monkeypatch: pytest.MonkeyPatch) -> None:
     async with MemoryRooms() as rooms, rooms.join("r", "a") as room:
         transport = room._link.transport

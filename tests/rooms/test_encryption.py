@@ -30,6 +30,7 @@ from livekit_agent.rooms import (
     Room,
     RpcCall,
 )
+from livekit_agent.rooms._memory_encryption import Verdict, digest_of
 from livekit_agent.rooms._proto import e2ee, ffi
 from livekit_agent.rooms._proto import room as room_pb
 
@@ -301,6 +302,18 @@ async def test_near_and_far_share_keys_of_which_the_server_has_digests() -> None
                 assert (await next_of(heard, events.DataReceived)).data == b"readable"
         assert received
         assert not any(b"secret" in data for data in received)
+
+
+@pytest.mark.virtual
+async def test_keys_that_do_not_fit_are_remembered_only_where_it_costs_to_try_them() -> None:
+    for window, remembered in ((0, 0), (1, 10)):
+        encryption = Encryption(shared_key=b"ours", ratchet_window=window, derivation=KeyDerivation.HKDF)
+        options = ConnectOptions(encryption=encryption)
+        async with MemoryRooms() as rooms, rooms.join("r", "a", options=options) as room:
+            transport: Any = room._link.transport
+            for number in range(10):
+                assert transport.unseal("b", "TR_b", (0, digest_of(bytes([number])))) is Verdict.SILENCE
+            assert len(transport._keys.hopeless) == remembered
 
 
 @pytest.mark.virtual

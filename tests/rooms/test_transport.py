@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -12,7 +13,8 @@ import pytest
 
 from livekit_agent import RoomClosedError, RoomError
 from livekit_agent.rooms._calls import Call, failure
-from livekit_agent.rooms._mailbox import Mailbox, current_loop
+from livekit_agent.rooms._ffi import NativeTransport
+from livekit_agent.rooms._mailbox import LoopHandle, Mailbox, current_loop
 from livekit_agent.rooms._proto import ffi, handle
 from livekit_agent.rooms._proto import room as room_pb
 from livekit_agent.rooms._transport import Router, owned_handles, release
@@ -306,3 +308,43 @@ def test_a_finished_loop_is_noticed(backend: str) -> None:
     mailboxes[0].put(1)
     mailboxes[0].put(2)
     assert left == [1, 2]
+
+
+class LibraryOfTwoRooms:
+    """The native library's Python half, as a transport sees it; it has forgotten room 10."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.dropped: list[int] = []
+
+    def new_number(self) -> int:
+        return 1
+
+    def request(self, request: ffi.FfiRequest) -> ffi.FfiResponse:
+        self.asked.append(request.disconnect.room_handle)
+        if self.asked[-1] == 10:
+            raise RoomError("rejected")
+        return ffi.FfiResponse()
+
+    def drop(self, handle_id: int) -> bool:
+        self.dropped.append(handle_id)
+        return True
+
+    def register(self, transport: object) -> None: ...
+    def unregister(self, transport: object) -> None: ...
+    def own_room(self, room_handle: int, transport: object) -> None: ...
+
+
+def test_a_loop_that_is_gone_leaves_all_its_rooms_also_behind_one_that_the_library_has_forgotten() -> None:
+    def post(_: object) -> None:
+        raise RuntimeError("Event loop is closed")
+
+    library: Any = LibraryOfTwoRooms()
+    transport = NativeTransport(library, LoopHandle(post, post, lambda: True))
+    for room_handle in (10, 20):
+        transport.router.route_room(room_handle, lambda _: pytest.fail("delivered"), lambda: None)
+    late = room_pb.RoomEvent(room_handle=20)
+    late.participant_connected.info.handle.id = 99
+    transport.mail(ffi.FfiEvent(room_event=late))
+    assert library.asked == [10, 20]
+    assert library.dropped == [10, 20, 99]

@@ -104,6 +104,62 @@ def test_parameters_classes_and_other_fixtures_work_as_always(project: Run) -> N
     result.assert_outcomes(passed=4)
 
 
+def test_a_decorator_of_the_tests_own_is_called_with_it(project: Run) -> None:
+    result = project(
+        """
+        import functools
+
+        def twice(test):
+            @functools.wraps(test)
+            async def again(*args, **kwargs):
+                await test(*args, **kwargs)
+                await test(*args, **kwargs)
+            return again
+
+        @pytest.mark.agent_seeds(1)
+        @twice
+        async def test_time_passes(agent_clock):
+            await agent_clock.advance(1)
+            print(f"it is {agent_clock.now():g} s")
+        """,
+        "-s",
+    )
+    result.assert_outcomes(passed=2)
+    assert str(result.stdout).count("it is 2 s") == 2
+
+
+#: What pytest-trio does in its ``trio_mode`` to every async test, when it is called.
+TRIO_MODE = """
+import functools
+import pytest
+import trio
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    test = item.obj
+
+    async def bootstrap(**kwargs):
+        async with trio.open_nursery():
+            await test(**kwargs)
+
+    @functools.wraps(bootstrap)
+    def wrapper(**kwargs):
+        return trio.run(functools.partial(bootstrap, **kwargs))
+
+    item.obj = wrapper
+    return (yield)
+"""
+
+
+def test_another_plugin_for_async_tests_that_takes_every_one_leaves_ours_alone(
+    project: Run, pytester: pytest.Pytester
+) -> None:
+    pytester.makeconftest(TRIO_MODE)
+    result = project(GREETER, "-s")
+    result.assert_outcomes(passed=2)
+    assert str(result.stdout).count("seed lived: 1 job") == 10
+
+
 def test_the_clock_is_virtual_and_starts_at_zero(project: Run) -> None:
     result = project(
         """

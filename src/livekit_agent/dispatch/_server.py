@@ -135,6 +135,8 @@ class DispatchServer:
         self._feeds: dict[Feed[Any], None] = {}
         self._pending: deque[DispatchEvent] = deque()
         self._timer_at = math.inf
+        self._changed: anyio.Event | None = None
+        """Somebody waits for something to happen."""
         self._tasks: TaskGroup | None = None
         self._exits = AsyncExitStack()
 
@@ -144,7 +146,6 @@ class DispatchServer:
     # ------------------------------------------------------------------------------------------------- its life
 
     async def __aenter__(self) -> DispatchServer:
-        self._changed = anyio.Event()
         self._timer_due = anyio.Event()
         async with AsyncExitStack() as stack:
             listener = None
@@ -223,11 +224,14 @@ class DispatchServer:
     async def wait_for(self, condition: Callable[[], T], timeout: float = math.inf) -> T:
         """Wait until ``condition()`` is true, looking whenever something happened here, and return what it gave.
 
+        To a worker, a dispatch, a job, a room or somebody in it; data and the like are nothing that happens here.
+
         Raises TimeoutError after ``timeout`` seconds.  Cancel-safe.
         """
         with anyio.fail_after(None if math.isinf(timeout) else timeout):
             await anyio.lowlevel.checkpoint()
             while not (result := condition()):
+                self._changed = self._changed or anyio.Event()
                 await self._changed.wait()
         return result
 
@@ -406,8 +410,9 @@ class DispatchServer:
                 break
             while self._pending:
                 self._publish(self._pending.popleft())
-            self._changed.set()
-            self._changed = anyio.Event()
+        changed, self._changed = self._changed, None
+        if changed is not None:
+            changed.set()
         if self._core.next_deadline() < self._timer_at:
             self._timer_due.set()
 

@@ -31,7 +31,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import anyio.lowlevel
@@ -403,7 +403,9 @@ class _NativeRouter(Router):
             self._library.own_room(room_handle, None)
             self.forget_room(room_handle)
             disconnect = room_pb.DisconnectRequest(room_handle=room_handle)
-            self._library.request(ffi.FfiRequest(disconnect=disconnect))
+            # Rejected: the library has forgotten the room; the others are to be left all the same.
+            with suppress(RoomError):
+                self._library.request(ffi.FfiRequest(disconnect=disconnect))
             self._library.drop(room_handle)
 
     def _retire(self) -> None:

@@ -47,7 +47,8 @@ class Keys:
     track_off: dict[str, None] = field(default_factory=dict[str, None])
     states: dict[str, EncryptionState] = field(default_factory=dict[str, EncryptionState])
     hopeless: dict[tuple[bytes, bytes], None] = field(default_factory=dict[tuple[bytes, bytes], None])
-    """Pairs of keys of which the second does not follow from the first: trying again would cost."""
+    """Pairs of keys of which the second does not follow from the first: trying again would cost.  None without a
+    window, which is all that those in other processes have: they could make it long."""
 
     def key(self, identity: str, index: int) -> bytes | None:
         """What decrypts that participant; its own key outranks the shared one."""
@@ -205,10 +206,11 @@ class MemoryEncryption(MemoryPeer):
 
     def _find_key(self, keys: Keys, sender: str, track_sid: str, index: int, ours: bytes, key: bytes) -> bool:
         """Whether the sender's key follows from ours, within the window; then it is ours now."""
-        if (ours, key) in keys.hopeless:
+        window = keys.options.ratchet_window_size
+        if not window or (ours, key) in keys.hopeless:
             return False
         following = ours
-        for _ in range(keys.options.ratchet_window_size):
+        for _ in range(window):
             following = keys.ratcheted(following)
             if digest_of(following) == key:
                 keys.own[sender, index] = following

@@ -13,6 +13,7 @@ from __future__ import annotations
 import mimetypes
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -131,25 +132,21 @@ class StreamWriter(Generic[T]):
         except BaseException:
             self.abort("incomplete")
             raise
-        call = self._link.send(self._give_handle("", attributes))
+        request = self._close_request(self._handle, "", attributes)
+        self._open = False
+        call = self._link.send(request)
+        self._link.consumed(self._handle)
         event = await self._link.answer(call, "stream not closed")
         _check(event, "stream not closed", self._link)
 
     def abort(self, reason: str) -> None:
         """Give the stream up: the receivers get a :class:`StreamError` with ``reason``.  Synchronous, idempotent."""
         if self._open and not self._link.over:
-            try:
-                self._link.request(self._give_handle(reason or "aborted", NO_ATTRIBUTES))
-            except RoomError:
-                # Rejected: the library has forgotten the room; nobody receives any more.
-                return
+            # Rejected: the library has forgotten the room; nobody receives any more, and the handle goes at its end.
+            with suppress(RoomError):
+                self._link.request(self._close_request(self._handle, reason or "aborted", NO_ATTRIBUTES))
+                self._link.consumed(self._handle)
         self._open = False
-
-    def _give_handle(self, reason: str, attributes: Mapping[str, str]) -> ffi.FfiRequest:
-        request = self._close_request(self._handle, reason, attributes)
-        self._open = False
-        self._link.consumed(self._handle)
-        return request
 
     async def _check_may_send(self) -> None:
         await self._sending._check_may_send("send streams")  # pyright: ignore[reportPrivateUsage] - a part of it

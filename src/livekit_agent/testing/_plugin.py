@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ _FIXTURES = ("agent_server", "agent_worker", "agent_room", "agent_clock")
 _BACKENDS = ("asyncio", "trio")
 _SEEDS = 20
 _ARGUMENTS = ("n", "faults", "limit")
+_WRITTEN: pytest.StashKey[Callable[..., Any]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -69,13 +71,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Keep the test as it is written: when it is called, other plugins for async tests have put their loop around."""
+    if isinstance(item, pytest.Function) and item.get_closest_marker("agent_seeds") is not None:
+        item.stash[_WRITTEN] = item.obj
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
     """Run a marked test, seed by seed."""
     mark = pyfuncitem.get_closest_marker("agent_seeds")
     if mark is None:
         return None
-    # Other plugins for async tests may have put a synchronous wrapper around it.
-    function = inspect.unwrap(pyfuncitem.obj)
+    function = pyfuncitem.stash[_WRITTEN]
     if not inspect.iscoroutinefunction(function):
         pytest.fail("agent_seeds marks async tests", pytrace=False)
     from .._bounds import VIRTUAL_TIME_MAX
