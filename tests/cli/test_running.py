@@ -40,6 +40,24 @@ def test_dev_runs_an_agent_on_an_embedded_server_and_sends_a_visitor(start: Star
     assert "Traceback" not in dev.text
 
 
+def test_what_dev_tells_to_type_in_another_terminal_meets_one_agent(start: Start, command: Command) -> None:
+    dev = start("dev", ECHO)
+    assert dev.wait_for("livekit-agent ").strip() == "livekit-agent join my-room"
+    dev.wait_for("registered as AW_")
+    joined = command("join", "my-room", "--for", "2s", env=server_environment(dev))
+    assert joined.code == 0
+    assert len(re.findall(r"agent-AJ_\w+ joined", joined.out)) == 1, joined.out
+    dev.signal()
+    assert dev.wait() == 0
+    assert "job lost" not in dev.text
+
+
+def test_what_dev_tells_of_a_named_agent_orders_it_first(start: Start) -> None:
+    dev = start("dev", ECHO, "--agent-name", "echo")
+    dev.wait_for("livekit-agent join my-room")
+    assert "  livekit-agent dispatch create my-room --agent-name echo\n  livekit-agent join my-room\n" in dev.text
+
+
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_the_visitor_of_dev_plays_and_tells_what_it_hears(start: Start, loop: str) -> None:
     echo = ECHO.replace("echo.py", "echo_audio.py")

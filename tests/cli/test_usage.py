@@ -61,7 +61,7 @@ HANDLER = "from livekit_agent import SimpleUniversalHandler\nhandler = SimpleUni
         (["nope"], 2, "No such command 'nope'", "livekit-agent --help"),
         (["start", "agent.py"], 2, "No such command 'start': `livekit-agent run MODULE:NAME`", "livekit-agent --help"),
         (["console"], 2, "No such command 'console': `livekit-agent dev FILE`", "livekit-agent --help"),
-        (["connect", "--room", "r"], 2, "No such command 'connect': `livekit-agent dispatch", "livekit-agent --help"),
+        (["connect", "--room", "r"], 2, "No such command 'connect': `livekit-agent join ROOM`", "livekit-agent --help"),
         (["download-files"], 2, "there is nothing to download", "livekit-agent --help"),
         (["demo", "--nope"], 2, "No such option", "livekit-agent demo --help"),
         (["demo", "--backend", "curio"], 2, "'curio' is not one of 'asyncio', 'trio'", "demo --help"),

@@ -403,3 +403,21 @@ async def test_a_termination_in_the_same_read_as_the_assignment_runs_nothing() -
         assert w.count("handler") == 0
         assert w.gateway.final("AJ_1") == (SUCCESS, "")
         assert w.count("AJ_1 terminated") == 1
+
+
+async def test_a_handler_with_callbacks_that_returns_at_once_is_told_so_unless_its_room_ended(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def assigned(ctx: JobContext) -> None:
+        if ctx.job.id == "AJ_1":
+            await ctx.wait_closed()
+
+    async with world(assigned, callbacks={"participant_joined": lambda ctx, participant: None}) as w:
+        await w.give("AJ_1")
+        await w.told("AJ_1 RUNNING")
+        w.rooms.delete_room("r")
+        await w.told("AJ_1 terminated")
+        assert "ended within a second" not in caplog.text
+        await w.give("AJ_2")
+        await w.told("AJ_2 terminated")
+    assert caplog.text.count("ended within a second") == 1

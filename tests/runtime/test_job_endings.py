@@ -164,6 +164,24 @@ async def test_a_join_that_is_refused_fails_the_job_and_the_handler_never_runs()
         assert w.story == ["AJ_1 FAILED", "AJ_1 terminated"]
 
 
+async def test_a_join_that_fails_is_told_in_a_line_with_what_to_do_and_a_mistake_in_a_room_with_its_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def assigned(ctx: JobContext) -> None:
+        await ctx.room.local_participant.perform_rpc("nobody", "add", "1+2", timeout=1)
+
+    async with world(assigned) as w:
+        w.rooms.refuse_next()
+        await w.give("AJ_1")
+        await w.told("AJ_1 terminated")
+        assert "job failed: RoomConnectError: could not join the room" in caplog.text
+        assert "Traceback" not in caplog.text
+        await w.give("AJ_2")
+        await w.told("AJ_2 terminated")
+        assert w.gateway.final("AJ_2")[0] is FAILED
+    assert 'await ctx.room.local_participant.perform_rpc("nobody", "add"' in caplog.text
+
+
 async def test_a_join_that_hangs_fails_the_job_in_time() -> None:
     async with world(until_cancelled) as w:
         w.rooms.hang_next()

@@ -49,7 +49,8 @@ up, 77 refused, 78 configuration, 130/143 second signal, 141 nobody reads the ou
 _OTHERS = {
     "start": "`livekit-agent run MODULE:NAME` runs a worker against a server",
     "console": "`livekit-agent dev FILE` runs the agent, and `livekit-agent join ROOM` in another terminal is you",
-    "connect": "`livekit-agent dispatch create ROOM` sends a running agent into a room",
+    "connect": "`livekit-agent join ROOM` makes a room, into which the running agent is sent; a named one is sent by "
+    "`livekit-agent dispatch create ROOM --agent-name NAME`",
     "download-files": "there is nothing to download",
 }
 

@@ -191,13 +191,14 @@ def _embedded(
 
 def _explain(server: DispatchServer, agent_name: str, *, lonely: bool) -> None:
     """How to reach the server from another terminal.  Key and secret live as long as this process and no longer."""
-    name = f" --agent-name {agent_name}" if agent_name else ""
     lines = [
         f"Embedded dispatch server on {server.url}; Ctrl+C ends it.",
-        "To send the agent a job from another terminal:",
+        "To meet the agent in a room from another terminal:",
         f"  export LIVEKIT_URL={server.url} LIVEKIT_API_KEY={server.api_key} LIVEKIT_API_SECRET={server.api_secret}",
-        f"  livekit-agent dispatch create my-room{name}",
     ]
+    if agent_name:  # an unnamed one is sent into every new room, and ordered as well it would be there twice
+        lines.append(f"  livekit-agent dispatch create my-room --agent-name {agent_name}")
+    lines.append("  livekit-agent join my-room")
     if lonely:
         lines.append("Or start again with --room NAME, which sends a visitor into a room.")
     click.echo("\n".join(lines), file=sys.stderr)

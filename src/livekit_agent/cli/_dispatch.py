@@ -46,7 +46,10 @@ def _json_option(function: Any) -> Any:
 @connection_options
 @_json_option
 def create(room: str, agent_name: str, metadata: str, as_json: bool, **flags: Any) -> int:
-    """Send an agent to ROOM, which is created if it does not exist."""
+    """Send an agent to ROOM, which is created if it does not exist.
+
+    An unnamed agent is sent into every new room by the server itself; ordered as well, it is there twice.
+    """
 
     async def act(api: LiveKitAPI) -> None:
         made = await api.dispatch.create(room, agent_name=agent_name, metadata=metadata)

@@ -34,7 +34,7 @@ from anyio.abc import TaskGroup
 
 from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT
-from .._errors import AgentError, RoomConnectError, RoomError, log_error
+from .._errors import AgentError, RoomClosedError, RoomConnectError, log_error
 from .._types import CancelReason, JobStatus
 from ..context import Cleanup, JobContext, JobLog
 from ..protocol import JobAssigned
@@ -209,7 +209,7 @@ class JobScope:
             await self._handle(room, inner)
             inner.cancel_scope.cancel()
             self.end.expect_end()  # a callback may be running, and may ignore that
-        if anyio.current_time() - self._started_at < _SUSPICIOUSLY_SHORT:
+        if room.is_open and anyio.current_time() - self._started_at < _SUSPICIOUSLY_SHORT:
             self.log.warning(
                 "the handler has room callbacks but ended within a second, so they will hardly be called; "
                 "wait in on_job_assigned (await ctx.wait_closed()) to keep the job alive"
@@ -316,8 +316,9 @@ class JobScope:
         elif cancelled is not None and reason is None and not self._scope.cancel_called and not self._done:
             reason = CancelReason.WORKER_CANCELLED
         if error is not None:
-            if isinstance(error, RoomError):
-                self.log.error("job failed: %s", error_text(error))
+            if isinstance(error, RoomClosedError) or (isinstance(error, AgentError) and self.end.room is None):
+                # Nobody's line of code is at fault: the room ended first, or could not be joined.
+                self.log.error("job failed: %s%s", error_text(error), f" ({error.hint})" if error.hint else "")
             else:
                 log_error(self.log, error, "job failed")
         outcome = judge(
