@@ -130,6 +130,24 @@ async def test_who_breaks_the_format_is_sent_away_and_leaves_the_room(message: b
         assert bob.is_open
 
 
+async def test_half_a_character_in_a_token_is_replaced_and_harms_nobody() -> None:
+    video = {"roomJoin": True, "room": "\ud800", "canPublishSources": ["\ud800"]}
+    half = mint_token(KEY, SECRET, wall=time.time(), video=video, identity="i\ud800", name="\udc00", metadata="\ud83d")
+    async with serving() as (server, rooms), await rooms.join(half) as room:
+        me = room.local_participant
+        assert (room.name, me.identity, me.name, me.metadata) == ("\ufffd", "i\ufffd", "\ufffd", "\ufffd")
+        assert [room.name for room in server.rooms.list_rooms()] == ["\ufffd"]
+        async with await rooms.join(token("ada")):
+            assert people(server) == ["ada"]
+
+
+async def test_a_join_that_makes_no_sense_to_the_rooms_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving() as (server, rooms):
+        monkeypatch.setattr(server.rooms, "admit", lambda *_: {}["nobody"])
+        with pytest.raises(RoomConnectError, match="makes no sense"):
+            await rooms.join(token("ada"))
+
+
 async def test_who_gives_a_handle_back_before_it_was_given_is_sent_away_alone() -> None:
     rooms = MemoryRooms({KEY: SECRET})
     ada, bob = (RoomLine(rooms, token(identity)) for identity in ("ada", "bob"))

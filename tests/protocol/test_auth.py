@@ -282,6 +282,15 @@ def test_what_is_minted_is_read_back(identity: str, attributes: dict[str, str], 
     assert (read.identity, dict(read.attributes), read.metadata) == (identity, attributes, metadata)
 
 
+def test_half_a_character_is_read_as_the_real_server_reads_it() -> None:
+    video = {"agent": True, "room": "\ud800r"}
+    attributes = {"\udc00": "a\ud83d", "whole": "\U0001f600é"}
+    token = mint_token(KEY, SECRET, wall=WALL, video=video, identity="\ud83d\ude00", attributes=attributes)
+    claims = verify_token(token, {KEY: SECRET}, wall=WALL)
+    assert (claims.identity, claims.video) == ("\U0001f600", {"agent": True, "room": "\ufffdr"})
+    assert claims.attributes == {"\ufffd": "a\ufffd", "whole": "\U0001f600é"}
+
+
 def test_a_development_secret_of_six_bytes_works_without_a_warning() -> None:
     token = worker_token("devkey", "secret", wall=WALL)
     assert verify_token(token, {"devkey": "secret"}, wall=WALL).grants("agent")

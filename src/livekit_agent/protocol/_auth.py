@@ -139,7 +139,7 @@ def decode_token(token: str) -> Claims:
     from jwt import InvalidTokenError
 
     try:
-        payload = json.loads(_jws().decode(token, options={"verify_signature": False}))
+        payload = _read(_jws().decode(token, options={"verify_signature": False}))
     except (InvalidTokenError, ValueError, RecursionError):
         raise TokenError("invalid authorization token") from None
     if not isinstance(payload, dict):
@@ -186,6 +186,15 @@ def _jws() -> PyJWS:
     jws.unregister_algorithm("HS256")
     jws.register_algorithm("HS256", _HS256(HMACAlgorithm.SHA256))
     return jws
+
+
+def _read(payload: bytes) -> object:
+    """JSON.  Half a character, which it can write and nothing else can, is U+FFFD, as the real server reads it."""
+    value = json.loads(payload)
+    if b"\\u" not in payload:
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
 def _number(payload: Mapping[str, object], key: str) -> float | None:

@@ -228,6 +228,9 @@ class RemoteTransport:
 
     def _refused(self, number: int, reason: str) -> None:
         """The server has rejected what we have answered for it."""
+        if number and number == self._joining:
+            self._deliver(callback("connect", number, reason))
+            return
         error = RoomError(f"the room's server rejected the request: {printable(reason)}")
         if number in self._streams:
             # Whoever reads it is told as if the track were over.
