@@ -32,6 +32,29 @@ def test_only_jobs_that_are_over_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     assert {job.phase for job in world.jobs} == {JobPhase.RUNNING}
 
 
+def test_jobs_that_are_forgotten_are_forgotten_by_their_dispatch_and_their_room_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_launches, "SERVER_JOBS_MAX", 3)
+    world = World()
+    worker = world.worker("a", type=agent_pb.JT_PARTICIPANT)
+    world.open_room()
+    dispatch = world.dispatch("a")
+    world.join("always there")
+    first = worker.take_job("agent-0")
+    world.join("agent-0", kind="AGENT")
+    for number in range(1, 50):
+        world.join(f"visitor-{number}")
+        # Its agent never comes into the room.
+        worker.report(worker.take_job(f"agent-{number}"), "FAILED")
+        world.leave(f"visitor-{number}")
+        assert len(dispatch.jobs) <= 6
+        assert len(world.core._rooms["r"].agents) <= 6
+    assert dispatch.jobs[0].id == first.id
+    world.leave("agent-0")
+    assert worker.hear("termination").job_id == first.id
+
+
 async def test_a_room_has_so_many_dispatches_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "DISPATCHES_PER_ROOM_MAX", 3)
     world = World()
@@ -80,7 +103,7 @@ async def test_a_list_of_agents_is_no_longer_than_a_room_may_have_dispatches(mon
 
 async def test_a_token_whose_room_configuration_nobody_can_read_is_as_one_without() -> None:
     async with DispatchServer() as server, LiveKitAPI(server.url, server.api_key, server.api_secret) as api:
-        async with await server.rooms.connect("", _joining(server, {"\ud800": 1, "agents": [{"agentName": "a"}]})):
+        async with await server.rooms.connect("", _joining(server, {"agents": [{"agentName": "a"}, 1]})):
             assert [dispatch.agent_name for dispatch in await api.dispatch.list("r")] == [""]
 
 

@@ -173,10 +173,16 @@ class Launches:
     def _record(self, launch: Launch) -> None:
         """Enter a launched job in its dispatch, and the participant it will appear as in its room."""
         stamp_job(launch.job)
-        if launch.dispatch is not None:
-            launch.dispatch.jobs.append(launch.job)
-        if launch.room is not None and launch.job.identity:
-            launch.room.agents[launch.job.identity] = launch.job
+        room, dispatch, job = launch.room, launch.dispatch, launch.job
+        # What is forgotten elsewhere, or over, goes here too; not each time, for it costs as much as there is.
+        if dispatch is not None:
+            dispatch.jobs.append(job)
+            if len(dispatch.jobs) > 2 * SERVER_JOBS_MAX:
+                dispatch.jobs[:] = [each for each in dispatch.jobs if each.id in self._book.jobs]
+        if room is not None and job.identity:
+            room.agents[job.identity] = job
+            if len(room.agents) > 2 * SERVER_JOBS_MAX:
+                room.agents = {name: each for name, each in room.agents.items() if each.phase is JobPhase.RUNNING}
 
     def _settle(self, launch: Launch, now: float, wall: float) -> None:
         """A launch came to its end, one way or the other."""
