@@ -93,6 +93,7 @@ STREAM_PIECE_BYTES = 64 * KIB
 RPC_RESPONSE_TIMEOUT = 15.0
 RPC_TIMEOUT_MAX = 4_294_967.0
 AUDIO_STREAM_FRAMES = 100
+AUDIO_FRAME_MS_MAX = 1_000
 VIDEO_STREAM_FRAMES = 4
 AUDIO_MIXER_BUFFER = 1.0
 PRECONNECT_BYTES_MAX = 16 * MIB
@@ -265,6 +266,8 @@ BOUNDS: tuple[Bound, ...] = (
            "49 days: a whole number of milliseconds in 32 bits, on the wire"),
     _bound("audio_stream", AUDIO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",
            "a second of sound; who is later than that wants to hear what is said now"),
+    _bound("audio_frame", AUDIO_FRAME_MS_MAX, "ms a frame, and whole tens", "ValueError; over the wire RoomError",
+           "who gathers for longer than a second wants a file"),
     _bound("video_stream", VIDEO_STREAM_FRAMES, "frames a stream, unless chosen", "the oldest is dropped and counted",
            "a picture takes megabytes, and only the latest one matters"),
     _bound("data_track", DATA_TRACK_FRAMES, "frames a stream, unless chosen", "as its Overflow says, and counted",

@@ -35,17 +35,17 @@ async def subscribed(room: Room, heard: Subscription | None = None) -> RemoteTra
 async def sound(stream: MediaStream[AudioFrame], seconds: float) -> Any:
     """That much sound, from the first that is not silence: after it the ear has got used to it (0.3 s are left out)."""
     frames: list[Any] = []
-    skip = 30
+    heard = 0.0
     with anyio.fail_after(15 + 3 * seconds):
         async for frame in stream:
-            if skip == 30 and level(frame.samples) < 0.01:
+            if not heard and level(frame.samples) < 0.01:
                 continue
-            skip -= 1
-            if skip < 0:
-                frames.append(frame.samples)
-                if len(frames) >= round(seconds * 100):
-                    break
-    return np.concatenate(frames)
+            heard += frame.duration
+            frames.append(frame.samples)
+            if heard >= 0.3 + seconds:
+                rate = frame.sample_rate
+                return np.concatenate(frames)[-round(seconds * rate) :]
+    raise AssertionError("the stream ended")
 
 
 async def clear_tone(stream: MediaStream[AudioFrame], frequency: float, seconds: float = 1.0, *, real: bool) -> Any:

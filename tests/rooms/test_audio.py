@@ -17,6 +17,7 @@ from venues import PATIENCE, MemoryVenue, Venue, next_of, subscribed_again
 
 from livekit_agent import RoomClosedError, RoomError, events
 from livekit_agent.rooms import AudioFrame, AudioSource, MemoryRooms, RemoteTrack, Room, TrackKind, VideoFormat
+from livekit_agent.rooms._proto import ffi
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48_000, 1), (16_000, 1), (48_000, 2)])
@@ -43,6 +44,21 @@ async def test_a_source_of_another_rate_and_two_channels_is_heard_too(venue: Ven
             with (await subscribed(b)).audio_frames() as stream:
                 await clear_tone(stream, TONE, 0.5, real=venue.real)
             group.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("frame_ms", [20, 50, 1_000])
+async def test_frames_are_as_long_as_asked_for_and_miss_nothing(venue: Venue, frame_ms: int) -> None:
+    async with venue.open():
+        async with await venue.join("a") as a, await venue.join("b") as b, anyio.create_task_group() as group:
+            group.start_soon(hum, (await a.local_participant.publish_audio()).track.source)
+            track = await subscribed(b)
+            with track.audio_frames(sample_rate=16_000, num_channels=2, frame_ms=frame_ms) as stream:
+                with anyio.fail_after(PATIENCE):
+                    frame = await anext(stream)
+                await clear_tone(stream, TONE, real=venue.real)
+            group.cancel_scope.cancel()
+    assert (frame.sample_rate, frame.num_channels) == (16_000, 2)
+    assert frame.duration == frame_ms / 1_000
 
 
 async def test_frames_are_ten_milliseconds_in_read_only_views(venue: Venue) -> None:
@@ -296,10 +312,26 @@ async def test_what_a_track_does_not_have_is_refused(venue: Venue) -> None:
             assert track.kind is TrackKind.AUDIO
             with pytest.raises(ValueError, match="has no video"):
                 track.video_frames(format=VideoFormat.I420)
-            for wrong in ({"sample_rate": 0}, {"num_channels": 3}, {"capacity": 0}):
+            lengths = [{"frame_ms": wrong} for wrong in (-10, 0, 15, 20.5, 1_010)]
+            for wrong in ({"sample_rate": 0}, {"num_channels": 3}, {"capacity": 0}, *lengths):
                 with pytest.raises(ValueError, match="no frames"):
                     track.audio_frames(**wrong)
             group.cancel_scope.cancel()
+
+
+async def test_frames_that_another_process_asks_for_are_bounded_too() -> None:
+    """Who speaks the transport's wire format is not held by our arguments' checks."""
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as a, rooms.join("r", "b") as b:
+        await a.local_participant.publish_audio()
+        track = await subscribed(b)
+        transport = track._link.transport  # pyright: ignore[reportPrivateUsage]
+        for frame_ms in (1, 15, 1_010, 2**32 - 1):
+            request = ffi.FfiRequest()
+            request.new_audio_stream.track_handle = track.handle
+            request.new_audio_stream.sample_rate, request.new_audio_stream.num_channels = RATE, 1
+            request.new_audio_stream.frame_size_ms = frame_ms
+            with pytest.raises(RoomError, match=f"no frames of {frame_ms} ms"):
+                transport.request(request)
 
 
 @pytest.mark.parametrize("rate", [-48_000, 0, 49, 1_500, 7_999, 192_001, 1_000_000])

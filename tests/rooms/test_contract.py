@@ -96,7 +96,7 @@ REQUESTS: dict[str, tuple[str, str, str | None]] = {
     "capture_audio_frame": ("source_handle buffer request_async_id", "async_id", "async_id error"),
     "clear_audio_buffer": ("source_handle", "", None),
     "new_audio_stream": (
-        "track_handle type sample_rate num_channels audio_filter_module_id audio_filter_options",
+        "track_handle type sample_rate num_channels frame_size_ms audio_filter_module_id audio_filter_options",
         "stream",
         None,
     ),

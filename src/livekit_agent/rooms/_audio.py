@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import anyio.lowlevel
 
-from .._bounds import AUDIO_STREAM_FRAMES, ROOM_REQUEST_TIMEOUT
+from .._bounds import AUDIO_FRAME_MS_MAX, AUDIO_STREAM_FRAMES, ROOM_REQUEST_TIMEOUT
 from .._errors import RoomClosedError, RoomError
 from ._calls import Call, failure
 from ._frames import SAMPLE_BYTES, SAMPLE_RATES, AudioFrame
@@ -277,6 +277,7 @@ def open_audio(
     *,
     sample_rate: int,
     num_channels: int,
+    frame_ms: int = 10,
     capacity: int = AUDIO_STREAM_FRAMES,
     stages: Sequence[AudioStage] = (),
     filter: AudioFilter | None = None,
@@ -284,12 +285,16 @@ def open_audio(
     """The frames of a track from now on (see :meth:`RemoteTrack.audio_frames`)."""
     if sample_rate not in SAMPLE_RATES or num_channels not in (1, 2) or capacity < 1:
         raise ValueError(f"no frames of {sample_rate} Hz, {num_channels} channels, {capacity} at a time")
+    if frame_ms not in range(10, AUDIO_FRAME_MS_MAX + 1, 10):
+        raise ValueError(f"no frames of {frame_ms!r} ms: whole tens, at most {AUDIO_FRAME_MS_MAX}")
     request = audio.NewAudioStreamRequest(
         track_handle=track_handle,
         type=audio.AUDIO_STREAM_NATIVE,
         sample_rate=sample_rate,
         num_channels=num_channels,
     )
+    if frame_ms != 10:
+        request.frame_size_ms = frame_ms
     if filter is not None:
         request.audio_filter_module_id = filter.module_id
         request.audio_filter_options = json.dumps(dict(filter.options))

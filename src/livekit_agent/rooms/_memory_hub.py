@@ -138,12 +138,14 @@ class MediaStreamState:
 class AudioStreamState(MediaStreamState):
     """Sound as one consumer asked for it."""
 
-    def __init__(self, home: MemoryMedia, media: LocalMedia, rate: int, channels: int) -> None:
+    def __init__(self, home: MemoryMedia, media: LocalMedia, rate: int, channels: int, frame_ms: int) -> None:
         super().__init__(home, media)
         self.rate, self.channels = rate, channels
         self._converter: tuple[tuple[int, int], Converter] | None = None
         self._ready = bytearray()
         self._tick_bytes = SAMPLE_BYTES * channels * (rate // TICKS_A_SECOND)
+        self._frame_bytes = self._tick_bytes * frame_ms * TICKS_A_SECOND // 1_000
+        self._frame = bytearray()
         self.wire: Wire[tuple[AudioSourceState, bytes]] = Wire(home.rooms.clock, lambda heard: self.hear(*heard))
 
     def hear(self, source: AudioSourceState, piece: bytes) -> None:
@@ -154,12 +156,14 @@ class AudioStreamState(MediaStreamState):
         self._ready += self._converter[1].feed(piece)
 
     def tick(self) -> None:
-        """Give the consumer its 10 ms."""
-        piece = bytes(self._ready[: self._tick_bytes])
+        """10 ms for the consumer, who hears of them when they fill a frame."""
+        piece = self._ready[: self._tick_bytes]
         del self._ready[: self._tick_bytes]
         # A resampler's first piece may be a sample short.
-        piece += bytes(self._tick_bytes - len(piece))
-        self.home.tell_sound(self, piece)
+        self._frame += piece + bytes(self._tick_bytes - len(piece))
+        if len(self._frame) == self._frame_bytes:
+            frame, self._frame = bytes(self._frame), bytearray()
+            self.home.tell_sound(self, frame)
 
 
 class VideoStreamState(MediaStreamState):

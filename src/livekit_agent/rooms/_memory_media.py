@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .._bounds import AUDIO_FRAME_MS_MAX
 from .._errors import RoomError
 from ._enums import AudioFeature, VideoQuality
 from ._frames import GIVEN, PIXEL_BYTES, SAMPLE_BYTES, VideoFormat, VideoFrame, VideoRotation
@@ -187,7 +188,10 @@ class MemoryMedia:
         media: LocalMedia = self._object(request.track_handle, LocalMedia)
         if request.HasField("audio_filter_module_id"):
             raise RoomError("rooms in memory have no filters of the native library", hint="use a stage instead")
-        stream = AudioStreamState(self, media, request.sample_rate, request.num_channels)
+        frame_ms = request.frame_size_ms or 10
+        if frame_ms not in range(10, AUDIO_FRAME_MS_MAX + 1, 10):  # may come from another process
+            raise RoomError(f"no frames of {frame_ms} ms")
+        stream = AudioStreamState(self, media, request.sample_rate, request.num_channels, frame_ms)
         response = ffi.FfiResponse()
         owned = response.new_audio_stream.stream
         owned.handle.CopyFrom(self._give(stream))

@@ -176,6 +176,7 @@ class RemoteParticipant(Participant):
         *,
         sample_rate: int = 48_000,
         num_channels: int = 1,
+        frame_ms: int = 10,
         capacity: int = AUDIO_STREAM_FRAMES,
         stages: Sequence[AudioStage] = (),
         filter: AudioFilter | None = None,
@@ -188,7 +189,12 @@ class RemoteParticipant(Participant):
 
         def listen(track: RemoteTrack) -> MediaStream[AudioFrame]:
             return track.audio_frames(
-                sample_rate=sample_rate, num_channels=num_channels, capacity=capacity, stages=stages, filter=filter
+                sample_rate=sample_rate,
+                num_channels=num_channels,
+                frame_ms=frame_ms,
+                capacity=capacity,
+                stages=stages,
+                filter=filter,
             )
 
         return SourceStream(self._link, self.identity, source, listen)

@@ -131,16 +131,19 @@ class RemoteTrack:
         *,
         sample_rate: int = 48_000,
         num_channels: int = 1,
+        frame_ms: int = 10,
         capacity: int = AUDIO_STREAM_FRAMES,
         stages: Sequence[AudioStage] = (),
         filter: AudioFilter | None = None,
     ) -> MediaStream[AudioFrame]:
-        """Its sound from now on, in frames of 10 ms: ``async for frame in track.audio_frames():``.
+        """Its sound from now on: ``async for frame in track.audio_frames():``.
 
-        At the rate and channel count asked for, silence included: a muted track gives silence at full rate.  At most
-        ``capacity`` frames wait; a slower consumer loses the oldest (:meth:`MediaStream.statistics`).  Ends when the
-        track is unsubscribed or unpublished or the room is over.  ``stages`` process each frame in turn when it is
-        read; they stay yours to close.  ``filter`` is a plugin inside the native library.
+        In frames of ``frame_ms`` (whole tens of milliseconds, at most 1,000), at the rate and channel count asked for,
+        silence included: a muted track gives silence at full rate.  Each frame costs the same processor time, however
+        long it is.  At most ``capacity`` frames wait; a slower consumer loses the oldest
+        (:meth:`MediaStream.statistics`).  Ends when the track is unsubscribed or unpublished or the room is over.
+        ``stages`` process each frame in turn when it is read; they stay yours to close.  ``filter`` is a plugin inside
+        the native library.
         """
         self._check(TrackKind.AUDIO)
         stream = open_audio(
@@ -148,6 +151,7 @@ class RemoteTrack:
             self.handle,
             sample_rate=sample_rate,
             num_channels=num_channels,
+            frame_ms=frame_ms,
             capacity=capacity,
             stages=stages,
             filter=filter,
