@@ -5,12 +5,13 @@ side sends a numbered data packet a second; in the loud ones each also plays a t
 fails if a packet is lost, out of order or twice, if the sound pauses for more than 100 ms, or if a frame is dropped.
 
 So that a pause can be laid at somebody's door, each side notes how late a task that wakes each 10 ms was during it:
-the part of its own event loop.
+the part of its own event loop; and how long Python collected garbage in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import struct
 import subprocess
@@ -36,7 +37,19 @@ class Pulse:
     def __init__(self) -> None:
         self._due = time.monotonic() + PULSE_S
         self._late: deque[tuple[float, float]] = deque(maxlen=1000)
-        self.worst = 0.0
+        self._collected: deque[tuple[float, float]] = deque(maxlen=1000)
+        self._collecting = 0.0
+        self.worst = self.worst_collection = 0.0
+        gc.callbacks.append(self._collection)
+
+    def _collection(self, phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            self._collecting = time.monotonic()
+            return
+        took = time.monotonic() - self._collecting
+        self.worst_collection = max(self.worst_collection, took)
+        if took > PULSE_S:
+            self._collected.append((time.monotonic(), took))
 
     async def beat(self) -> None:
         while True:
@@ -47,9 +60,11 @@ class Pulse:
             if late > PULSE_S:
                 self._late.append((time.monotonic(), late))
 
-    def since(self, moment: float) -> float:
-        """The latest it has been since then, the beat that is due included: who asks may be woken before it."""
-        return max([0.0, time.monotonic() - self._due, *(late for when, late in self._late if when > moment)])
+    def since(self, moment: float) -> tuple[float, float]:
+        """The latest it has been since then, the beat that is due included (who asks may be woken before it), and the
+        time that went into collecting garbage."""
+        late = max([0.0, time.monotonic() - self._due, *(late for when, late in self._late if when > moment)])
+        return late, sum(took for when, took in self._collected if when > moment)
 
 
 @dataclass
@@ -62,10 +77,13 @@ class Tally:
     frames: int = 0
     dropped: int = 0
     gaps: list[list[float]] = field(default_factory=list)
-    """Of each pause the room, its end on the machine's clock, its length, and how late the event loop was in it."""
+    """Of each pause the room, its end on the machine's clock, its length, how late the event loop was in it, and how
+    long garbage was collected."""
     longest: float = 0.0
     late: float = 0.0
     """How late the event loop was at most."""
+    collection: float = 0.0
+    """The longest collection of garbage."""
     processor: float = 0.0
     resident: float = 0.0
 
@@ -89,7 +107,7 @@ async def side(name: str, url: str, rooms: int, loud: int, seconds: float, backe
                 group.start_soon(listen, number, room, tally, pulse, seconds)
         await anyio.sleep(seconds + 2)  # what is under way arrives
         group.cancel_scope.cancel()
-    tally.late = round(pulse.worst, 3)
+    tally.late, tally.collection = round(pulse.worst, 3), round(pulse.worst_collection, 3)
     tally.processor = (time.process_time() - used) / (time.perf_counter() - began)
     tally.resident = psutil.Process().memory_info().rss / 1e6
     print(json.dumps(asdict(tally)), flush=True)
@@ -133,7 +151,7 @@ async def listen(number: int, room: Any, tally: Tally, pulse: Pulse, seconds: fl
         event = await anext(aiter(arrivals))
     began = last = 0.0
     until = time.monotonic() + seconds - 1
-    with event.track.audio_frames() as frames:
+    with event.track.audio_frames(frame_ms=20) as frames:
         async for frame in frames:
             now = time.monotonic()
             began = began or (now if frame.samples.any() else 0.0)
@@ -142,7 +160,8 @@ async def listen(number: int, room: Any, tally: Tally, pulse: Pulse, seconds: fl
                 if last:
                     tally.longest = max(tally.longest, now - last)
                     if now - last > GAP_S:
-                        tally.gaps.append([number, round(now, 3), round(now - last, 3), round(pulse.since(last), 3)])
+                        figures = (number, now, now - last, *pulse.since(last))
+                        tally.gaps.append([round(figure, 3) for figure in figures])
                 last = now
             if now > until:
                 break
@@ -220,9 +239,14 @@ def main() -> int:
         if url is None:
             print("no livekit-server: see tests/e2e/realserver.py", file=sys.stderr)
             return 2
+        before = psutil.cpu_times()
         tallies = soak(url, arguments.rooms, arguments.loud, arguments.seconds, arguments.backend)
+        after = psutil.cpu_times()
     for name, tally in tallies.items():
         print(f"{name}: {asdict(tally)}")
+    passed = sum(after) - sum(before)
+    idle, stolen = after.idle - before.idle, getattr(after, "steal", 0) - getattr(before, "steal", 0)
+    print(f"the machine: {100 * idle / passed:.1f} % idle, {100 * stolen / passed:.1f} % taken by its host")
     broken = faults(tallies, arguments.rooms, arguments.loud, arguments.seconds, arguments.gap)
     for line in broken:
         print(f"NOT KEPT  {line}")

@@ -112,6 +112,7 @@ WHEN_FULL: dict[str, str] = {
     "rpc_timeout": ROOMS + "rpc.py::test_a_call_has_a_timeout_that_can_be_sent",
     "rpc_response": HERE + "a_call_that_nobody_answers_ends_after_fifteen_seconds",
     "audio_stream": ROOMS + "audio.py::test_a_slow_consumer_loses_the_oldest_frames_of_its_own_only",
+    "audio_frame": ROOMS + "audio.py::test_frames_that_another_process_asks_for_are_bounded_too",
     "video_stream": HERE + "pictures_that_nobody_takes_are_dropped_but_for_the_latest",
     "audio_mixer": HERE + "a_mixer_that_nobody_reads_reads_a_second_ahead_and_no_further",
     "preconnect": HERE + "a_recording_that_is_too_long_is_refused_and_the_next_one_is_not",
