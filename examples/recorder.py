@@ -21,7 +21,7 @@ handler = SimpleUniversalHandler()
 async def listen(ctx: JobContext) -> None:
     with ctx.room.subscribe(TrackSubscribed, replay=True) as arrivals:
         async for event in arrivals:
-            if isinstance(event, TrackSubscribed) and event.track.kind is TrackKind.AUDIO:
+            if event.track.kind is TrackKind.AUDIO:
                 ctx.task_group.start_soon(record, ctx, event)
 
 

@@ -32,7 +32,7 @@ async def talk(ctx: JobContext) -> None:
             async def listen() -> None:
                 with ctx.room.subscribe(TrackSubscribed, replay=True) as arrivals:
                     async for event in arrivals:
-                        if isinstance(event, TrackSubscribed) and event.track.kind is TrackKind.AUDIO:
+                        if event.track.kind is TrackKind.AUDIO:
                             everybody.add(event.track.audio_frames())
 
             async def hear() -> None:

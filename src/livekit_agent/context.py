@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -144,8 +144,7 @@ class JobContext:
 
     def events(self, *types: type[E]) -> AsyncIterator[E]:
         """The room's events from now on, of these types (all without any), in a buffer of their own."""
-        # The room's iterator yields only what was asked for, which its type cannot say.
-        return cast("AsyncIterator[E]", self.room.events(*types))
+        return self.room.events(*types)
 
     async def wait_for(self, type_: type[E], where: Callable[[E], bool] | None = None, timeout: float = math.inf) -> E:
         """The next event of ``type_`` for which ``where`` holds.  TimeoutError after ``timeout`` seconds."""

@@ -146,6 +146,16 @@ async def test_on_a_real_server(
 
 
 @pytest.mark.real_server
+async def test_a_real_server_without_telephones_takes_the_token_and_says_what_is_missing(real_url: str) -> None:
+    async with LiveKitAPI(real_url, KEY, SECRET) as api:
+        error = await refused(api.sip.create_participant("r", "ST_1", "+15550100"))
+        assert (error.status, error.twirp_code) == (500, "internal")
+        assert "sip not connected" in error.message
+        error = await refused(api.sip.transfer_participant("r", "nobody", "tel:+15550111"))
+        assert (error.status, error.twirp_code) == (404, "not_found")
+
+
+@pytest.mark.real_server
 async def test_a_wrong_secret_on_a_real_server_does_not_come_back_in_the_error(real_url: str) -> None:
     """v1.13.5 quotes the whole token in its answer."""
     async with LiveKitAPI(real_url, KEY, "x" * 32) as api:

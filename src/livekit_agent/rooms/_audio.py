@@ -25,7 +25,7 @@ from ._sources import Source
 from ._transport import Transport
 
 if TYPE_CHECKING:
-    from ._frames import Samples
+    from ._frames import SamplesGiven
 
 __all__ = ["AudioFilter", "AudioSource", "AudioStage", "open_audio"]
 
@@ -92,7 +92,10 @@ class AudioSource(Source):
     # --- frame by frame -------------------------------------------------------------------------------------------
 
     async def capture_frame(
-        self, data: bytes | bytearray | memoryview | AudioFrame | Samples | None = None, *, duration: float = _TICK_S
+        self,
+        data: bytes | bytearray | memoryview | AudioFrame | SamplesGiven | None = None,
+        *,
+        duration: float = _TICK_S,
     ) -> None:
         """Queue samples, or ``duration`` seconds of silence when there are none.
 
@@ -197,7 +200,7 @@ class AudioSource(Source):
 
     async def play(
         self,
-        sound: str | os.PathLike[str] | bytes | bytearray | memoryview | AudioFrame | Samples,
+        sound: str | os.PathLike[str] | bytes | bytearray | memoryview | AudioFrame | SamplesGiven,
         *,
         sample_rate: int | None = None,
     ) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Samples = NDArray[np.int16]
+    #: What is taken for samples: those, or floats from -1 to 1.
+    SamplesGiven = NDArray[np.int16] | NDArray[np.floating[Any]]
     Pixels = NDArray[np.uint8]
 
 __all__ = [

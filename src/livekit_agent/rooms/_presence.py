@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import anyio
 import anyio.abc
@@ -34,6 +34,7 @@ __all__ = ["Presence"]
 Entry = Callable[[RemoteParticipant], Awaitable[None]]
 Who = Callable[[RemoteParticipant], bool]
 T = TypeVar("T")
+E = TypeVar("E", bound=events.RoomEvent)
 
 
 def everybody(_: RemoteParticipant) -> bool:
@@ -51,7 +52,11 @@ class Presence:
         """Everybody else, by identity (live)."""
         return self._link.people
 
-    def subscribe(self, *types: type[events.RoomEvent], replay: bool = False) -> Subscription:
+    @overload
+    def subscribe(self, *, replay: bool = False) -> Subscription[events.RoomEvent]: ...
+    @overload
+    def subscribe(self, *types: type[E], replay: bool = False) -> Subscription[E]: ...
+    def subscribe(self, *types: type[Any], replay: bool = False) -> Subscription[Any]:
         """Events from now on."""
         raise NotImplementedError
 
@@ -212,7 +217,7 @@ class _Visits:
         self._group = group
         self._places: dict[str, _Place] = {}
 
-    async def follow(self, happenings: Subscription) -> None:
+    async def follow(self, happenings: Subscription[events.ParticipantJoined | events.ParticipantLeft]) -> None:
         """Start and end visits, until the room is over."""
         with happenings:
             async for event in happenings:

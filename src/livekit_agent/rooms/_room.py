@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from types import MappingProxyType, TracebackType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, overload
 
 import anyio
 import anyio.lowlevel
@@ -90,7 +90,7 @@ class Room(Presence, Session):
         self._link = Link(transport, result.room.handle.id, result.local_participant.handle.id)
         self._model = Model(result, self._link, self._emit, auto_subscribe, options)
         # Ordered: delivery order is subscription order.  Weak: a consumer that is abandoned half way is let go.
-        self._subscriptions: dict[weakref.ref[Subscription], None] = {}
+        self._subscriptions: dict[weakref.ref[Subscription[Any]], None] = {}
         self._closed = anyio.Event()
         self._reason: int | None = None
         self._asked_reason: int | None = None
@@ -178,12 +178,16 @@ class Room(Presence, Session):
 
     # --- events -------------------------------------------------------------------------------------------------
 
-    def subscribe(self, *types: type[events.RoomEvent], replay: bool = False) -> Subscription:
+    @overload
+    def subscribe(self, *, replay: bool = False) -> Subscription[events.RoomEvent]: ...
+    @overload
+    def subscribe(self, *types: type[E], replay: bool = False) -> Subscription[E]: ...
+    def subscribe(self, *types: type[Any], replay: bool = False) -> Subscription[Any]:
         """Events from now on, of these types or of all.  Synchronous: nothing is missed in between.
 
         ``replay``: those who are present, their tracks and our subscriptions to them come first.
         """
-        subscription = Subscription(types, self._forget, ended=self._end is not None)
+        subscription: Subscription[Any] = Subscription(types, self._forget, ended=self._end is not None)
         if self._end is None:
             # The collector may run in any thread: taking one entry out is all that it does here.
             self._subscriptions[weakref.ref(subscription, lambda ref: self._subscriptions.pop(ref, None))] = None
@@ -191,7 +195,11 @@ class Room(Presence, Session):
                 self._replay(subscription)
         return subscription
 
-    def events(self, *types: type[events.RoomEvent]) -> Subscription:
+    @overload
+    def events(self) -> Subscription[events.RoomEvent]: ...
+    @overload
+    def events(self, *types: type[E]) -> Subscription[E]: ...
+    def events(self, *types: type[Any]) -> Subscription[Any]:
         """As :meth:`subscribe`."""
         return self.subscribe(*types)
 
@@ -228,16 +236,16 @@ class Room(Presence, Session):
         elif self.connection_state is ConnectionState.RECONNECTING:
             listener(events.Reconnecting())
 
-    def _forget(self, subscription: Subscription) -> None:
+    def _forget(self, subscription: Subscription[Any]) -> None:
         ref = weakref.ref(subscription)  # equal to the one that is kept
         if ref in self._subscriptions:
             del self._subscriptions[ref]
             self._dropped += subscription.dropped
 
-    def _consumers(self) -> list[Subscription]:
+    def _consumers(self) -> list[Subscription[Any]]:
         return [found for ref in list(self._subscriptions) if (found := ref()) is not None]
 
-    def _replay(self, subscription: Subscription) -> None:
+    def _replay(self, subscription: Subscription[Any]) -> None:
         for participant in self._model.remote.values():
             subscription.put(events.ParticipantJoined(participant=participant, existing=True))
             for publication in participant.track_publications.values():

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
+from typing import Any, Generic, TypeVar, cast
 
 import anyio.lowlevel
 
@@ -21,8 +22,10 @@ from ._doorbell import Doorbell
 
 __all__ = ["Subscription"]
 
+E = TypeVar("E", bound=RoomEvent)
 
-class Subscription:
+
+class Subscription(Generic[E]):
     """Room events from the moment it was made; iterate with ``async for``.
 
     Ends after :class:`~livekit_agent.events.Disconnected`, or when closed.  Cancelling a wait loses no event.
@@ -31,13 +34,13 @@ class Subscription:
     """
 
     def __init__(
-        self, types: tuple[type[RoomEvent], ...], on_close: Callable[[Subscription], None], *, ended: bool = False
+        self, types: tuple[type[RoomEvent], ...], on_close: Callable[[Subscription[Any]], None], *, ended: bool = False
     ) -> None:
         self._types = types
         self._on_close = on_close
         # (sequence, event): two queues, merged by sequence when read, so that dropping the oldest is O(1).
-        self._kept: deque[tuple[int, RoomEvent]] = deque()
-        self._droppable: deque[tuple[int, RoomEvent]] = deque()
+        self._kept: deque[tuple[int, E]] = deque()
+        self._droppable: deque[tuple[int, E]] = deque()
         self._sequence = 0
         self._dropped = 0
         self._ended = ended
@@ -61,10 +64,11 @@ class Subscription:
 
     # --- the room's side: synchronous, in the loop ---------------------------------------------------------------
 
-    def put(self, event: RoomEvent) -> None:
+    def put(self, happened: RoomEvent) -> None:
         """Queue an event if it is one of ours."""
-        if self._ended or (self._types and not isinstance(event, self._types)):
+        if self._ended or (self._types and not isinstance(happened, self._types)):
             return
+        event = cast("E", happened)
         self._sequence += 1
         if event.droppable:
             self._droppable.append((self._sequence, event))
@@ -97,16 +101,16 @@ class Subscription:
         if not self._ended:
             self.end()
 
-    def next_nowait(self) -> RoomEvent | None:
+    def next_nowait(self) -> E | None:
         """The next event that already waits, else None."""
         if self._kept and (not self._droppable or self._kept[0][0] < self._droppable[0][0]):
             return self._kept.popleft()[1]
         return self._droppable.popleft()[1] if self._droppable else None
 
-    def __aiter__(self) -> Subscription:
+    def __aiter__(self) -> Subscription[E]:
         return self
 
-    async def __anext__(self) -> RoomEvent:
+    async def __anext__(self) -> E:
         await anyio.lowlevel.checkpoint()
         while True:
             event = self.next_nowait()
@@ -125,7 +129,7 @@ class Subscription:
                 raise StopAsyncIteration
             await self._bell.wait()
 
-    def __enter__(self) -> Subscription:
+    def __enter__(self) -> Subscription[E]:
         return self
 
     def __exit__(

@@ -221,7 +221,7 @@ class MediaStage:
         with ctx.room.subscribe(events.TrackUnsubscribed) as told:
             publication.set_subscribed(False)
             async for event in told:
-                if isinstance(event, events.TrackUnsubscribed) and event.publication is publication:
+                if event.publication is publication:
                     break
         self._world.note(life, "media", "unsubscribed", "", stream=ear.label, received=ear.received)
         await anyio.sleep(0.1)
