@@ -9,6 +9,7 @@ import pytest
 from livekit.protocol import agent, models
 
 from livekit_agent import ConnectionQuality, Job, JobStatus, JobType, ParticipantPermissions
+from livekit_agent.rooms import TrackSource
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,31 @@ def test_metadata_can_be_had_as_json_and_as_a_type() -> None:
 def test_metadata_that_does_not_fit_is_a_value_error_that_says_why(metadata: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         a_job(metadata).metadata_as(Order)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"can_publish": "no"}, "can_publish must be True or False, not str"),
+        ({"hidden": 1}, "hidden must be True or False, not int"),
+        ({"can_subscribe": None}, "can_subscribe must be True or False, not NoneType"),
+        ({"can_publish_sources": "camera"}, "can_publish_sources must be numbers of sources, not 'camera'"),
+        ({"can_publish_sources": 2}, "can_publish_sources must be numbers of sources, not 2"),
+        ({"can_publish_sources": ("camera",)}, "can_publish_sources must be numbers of sources"),
+        ({"can_publish_sources": (True,)}, "can_publish_sources must be numbers of sources"),
+        ({"can_publish_sources": (2**31,)}, "can_publish_sources must be numbers of sources"),
+    ],
+)
+def test_permissions_that_are_none_are_refused_where_they_are_written(wrong: dict[str, Any], message: str) -> None:
+    """And not where the worker introduces itself, as a fault of the protocol."""
+    with pytest.raises(TypeError, match=f"^{message}"):
+        ParticipantPermissions(**wrong)
+
+
+def test_sources_may_be_given_in_any_order_of_things() -> None:
+    given = ParticipantPermissions(can_publish_sources=[TrackSource.CAMERA, 2])  # type: ignore[arg-type]
+    assert given == ParticipantPermissions(can_publish_sources=(1, 2))
+    assert hash(given) == hash(ParticipantPermissions(can_publish_sources=(1, 2)))
 
 
 def test_every_permission_has_its_field_in_the_message() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import Enum, IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -192,6 +192,20 @@ class ParticipantPermissions:
     can_publish_sources: tuple[int, ...] = ()
     """Track sources that may be published; empty means all."""
 
+    def __post_init__(self) -> None:
+        # Checked where they are written: later, the mistake would be the protocol's, at the worker's first connection.
+        for name in _SWITCHES:
+            if not isinstance(value := getattr(self, name), bool):
+                raise TypeError(f"{name} must be True or False, not {type(value).__name__}")
+        given: Any = self.can_publish_sources
+        try:
+            sources: tuple[Any, ...] = tuple(given)
+        except TypeError:  # nothing to go through
+            sources = (None,)
+        if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**31 for n in sources):
+            raise TypeError(f"can_publish_sources must be numbers of sources, not {given!r}")
+        object.__setattr__(self, "can_publish_sources", sources)
+
     def to_proto(self) -> models_pb.ParticipantPermission:
         """The protobuf message.  Every field is written: a present but empty message means "nothing allowed"."""
         from livekit.protocol import models as models_pb
@@ -208,6 +222,9 @@ class ParticipantPermissions:
             agent=self.agent,
             can_publish_sources=list(self.can_publish_sources),  # pyright: ignore[reportArgumentType] - enum ints
         )
+
+
+_SWITCHES = tuple(each.name for each in fields(ParticipantPermissions) if each.name != "can_publish_sources")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

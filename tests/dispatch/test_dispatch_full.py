@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from dispatch_world import World
@@ -101,10 +102,20 @@ async def test_a_list_of_agents_is_no_longer_than_a_room_may_have_dispatches(mon
             assert [dispatch.agent_name for dispatch in await api.dispatch.list("r")] == list("abc")
 
 
-async def test_a_token_whose_room_configuration_nobody_can_read_is_as_one_without() -> None:
-    async with DispatchServer() as server, LiveKitAPI(server.url, server.api_key, server.api_secret) as api:
-        async with await server.rooms.connect("", _joining(server, {"agents": [{"agentName": "a"}, 1]})):
-            assert [dispatch.agent_name for dispatch in await api.dispatch.list("r")] == [""]
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"agents": 5},
+        {"agents": [{"agentName": "a"}, 1]},
+        {"emptyTimeout": "x"},
+        {"\ud800": 1, "agents": [{"agentName": "a"}]},
+    ],
+)
+async def test_a_token_whose_room_configuration_nobody_can_read_is_refused_as_by_a_real_server(config: Any) -> None:
+    async with DispatchServer() as server:
+        with pytest.raises(RoomConnectError, match=r"401 Unauthorized.*roomConfig"):
+            await server.rooms.connect("", _joining(server, config))
+        assert server.rooms.list_rooms() == []
 
 
 def _joining(server: DispatchServer, room_config: dict[str, object]) -> str:

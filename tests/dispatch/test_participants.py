@@ -108,6 +108,16 @@ async def test_the_room_and_the_identity_are_the_tokens_whatever_the_request_say
         assert [room.name for room in server.rooms.list_rooms()] == ["r"]
 
 
+async def test_a_token_of_wrong_types_is_refused_at_the_door() -> None:
+    async with serving() as (server, rooms):
+        for bad in (token("eve", canPublishSources=[["camera"]]), token("eve", canPublish="no")):
+            with pytest.raises(RoomConnectError, match="HTTP 401: invalid token: grant 'canPublish"):
+                await rooms.join(bad)
+            with pytest.raises(RoomConnectError, match="401 Unauthorized"):
+                await server.rooms.connect(server.url, bad)
+        assert people(server) == []
+
+
 @pytest.mark.parametrize(
     ("message", "reason"),
     [

@@ -221,6 +221,37 @@ REFUSED = {
     "iss a number": (signed(claims(iss=5)), "invalid token: claim 'iss'"),
     "video a list": (signed(claims(video=[])), "invalid token: claim 'video'"),
     "attributes of numbers": (signed(claims(attributes={"a": 1})), "invalid token: attributes"),
+    "a grant that is text": (signed(claims(video={"agent": "true"})), "invalid token: grant 'agent'"),
+    "a grant that is a number": (signed(claims(video={"canPublish": 1})), "invalid token: grant 'canPublish'"),
+    "a room that is a number": (signed(claims(video={"room": 5})), "invalid token: grant 'room'"),
+    "sources that are text": (signed(claims(video={"canPublishSources": "camera"})), "invalid token: grant 'canPub"),
+    "sources of lists": (signed(claims(video={"canPublishSources": [["camera"]]})), "invalid token: grant 'canPub"),
+    "sources of numbers": (signed(claims(video={"canPublishSources": [1]})), "invalid token: grant 'canPublishS"),
+    "a preset that is a number": (signed(claims(roomPreset=5)), "invalid token: claim 'roomPreset'"),
+    "a room config of agents that are none": (
+        signed(claims(roomConfig={"agents": [5]})),
+        "invalid token: claim 'roomConfig' is no room configuration",
+    ),
+    "a room config without an agents list": (
+        signed(claims(roomConfig={"agents": 5})),
+        "invalid token: claim 'roomConfig' is no room configuration",
+    ),
+    "a room config with numbers for text": (
+        signed(claims(roomConfig={"agents": [{"agentName": 5}]})),
+        "invalid token: claim 'roomConfig' is no room",
+    ),
+    "a room config with half a character": (
+        signed(claims(roomConfig={"metadata": "\ud800"})),
+        "invalid token: claim 'roomConfig' is no room",
+    ),
+    "a room config with a name of half a character": (
+        signed(claims(roomConfig={"\ud800": 1})),
+        "invalid token: claim 'roomConfig' is no room configuration",
+    ),
+    "a room config out of range": (
+        signed(claims(roomConfig={"emptyTimeout": -1})),
+        "invalid token: claim 'roomConfig' is no room configuration",
+    ),
 }
 
 
@@ -242,9 +273,18 @@ def test_a_good_token_made_by_hand_is_read() -> None:
     assert verify_token(signed(claims(sub=None, video=None)), KEYS, wall=WALL).video == {}
 
 
+def test_what_is_null_or_of_the_future_is_not_there() -> None:
+    grants = {"roomJoin": True, "room": None, "canPublish": None, "canPublishSources": None, "later": [1]}
+    config = {"emptyTimeout": "30", "later": {"a": 1}}
+    read = decode_token(signed(claims(video=grants, roomConfig=config, attributes={"a": None}, roomPreset=None)))
+    assert (read.grants("roomJoin"), dict(read.attributes)) == (True, {"a": ""})
+    assert read.room_config == config
+
+
 def test_only_a_literal_true_is_a_grant() -> None:
-    for value in (1, "true", [1], None):
+    for value in (False, None):
         assert not decode_token(signed(claims(video={"agent": value}))).grants("agent")
+    assert not decode_token(signed(claims(video={"Agent": True, "later": "yes"}))).grants("agent")
     assert decode_token(signed(claims())).grants("agent")
 
 

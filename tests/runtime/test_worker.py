@@ -16,11 +16,14 @@ from livekit_agent import (
     SimpleUniversalHandler,
     UniversalWorker,
     WorkerError,
+    WorkerOptions,
     WorkerStatus,
     events,
 )
 from livekit_agent._bounds import WORKER_EVENTS_MAX
+from livekit_agent.dispatch import DispatchServer
 from livekit_agent.monitoring._probe import Sample
+from livekit_agent.rooms import MemoryRooms
 from livekit_agent.runtime._broadcast import Broadcast
 from livekit_agent.runtime._timekeeper import Timekeeper
 
@@ -39,6 +42,24 @@ def test_a_worker_without_a_key_and_its_secret_is_not_built(field: str, bad: Any
     with pytest.raises(ConfigError, match=f"^{field}: ") as caught:
         UniversalWorker("ws://localhost", handler=SimpleUniversalHandler(), **given)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        ("options", {"agent_name": "a"}),
+        ("options", WorkerOptions),
+        ("options", SimpleUniversalHandler()),
+        ("rooms", object()),
+        ("rooms", MemoryRooms),
+        ("rooms", DispatchServer(port=None)),
+    ],
+)
+def test_a_worker_with_something_else_for_options_or_rooms_is_not_built(field: str, bad: Any) -> None:
+    given: dict[str, Any] = {field: bad}
+    with pytest.raises(ConfigError, match=f"^{field}: expected") as caught:
+        UniversalWorker("ws://localhost", "key", "secret", SimpleUniversalHandler(), **given)
+    assert (caught.value.field, bool(caught.value.hint)) == (field, True)
 
 
 @virtual

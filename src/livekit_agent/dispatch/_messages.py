@@ -237,11 +237,8 @@ def _whole(seconds: float) -> int:
 
 
 def create_room_request(name: str, config: Mapping[str, object] | None = None) -> room_pb.CreateRoomRequest:
-    """A request for a room with the server's defaults, or with a token's ``roomConfig`` as far as it can be read."""
-    try:
-        parsed = from_json(room_pb.RoomConfiguration, config or {})
-    except ValueError:
-        parsed = room_pb.RoomConfiguration()
+    """A request for a room with the server's defaults, or with a token's ``roomConfig``, which was found to be one."""
+    parsed = from_json(room_pb.RoomConfiguration, config or {})
     return room_pb.CreateRoomRequest(
         name=name,
         metadata=parsed.metadata,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .._errors import AgentError
 from .._types import NO_ATTRIBUTES, JobMetadata, ParticipantPermissions
+from ._codec import reads_as_room_config
 
 if TYPE_CHECKING:
     from jwt.api_jws import PyJWS
@@ -24,6 +25,14 @@ __all__ = ["Claims", "TokenError", "agent_token", "decode_token", "mint_token", 
 
 #: The server accepts this much clock difference, in seconds.
 LEEWAY = 60.0
+
+#: The grants that are yes or no, and those that are names; of what a newer server knows nothing is said.
+_SWITCHES = (
+    "roomCreate", "roomList", "roomRecord", "roomAdmin", "roomJoin", "canPublish", "canSubscribe", "canPublishData",
+    "canUpdateOwnMetadata", "ingressAdmin", "hidden", "recorder", "agent", "canSubscribeMetrics",
+    "canManageAgentSession",
+)  # fmt: skip
+_NAMES = ("room", "destinationRoom")
 
 #: The worker's own token lives this long, in seconds; it is checked once, at the upgrade.
 WORKER_TOKEN_TTL = 600.0
@@ -194,7 +203,10 @@ def _read(payload: bytes) -> object:
     if b"\\u" not in payload:
         return value
     text = json.dumps(value, ensure_ascii=False)
-    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    read = json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    if isinstance(value, dict) and value.get("roomConfig") != read.get("roomConfig"):  # pyright: ignore[reportUnknownMemberType]
+        raise TokenError("invalid token: claim 'roomConfig' is no room configuration")  # protobuf's JSON has no mercy
+    return read
 
 
 def _number(payload: Mapping[str, object], key: str) -> float | None:
@@ -228,9 +240,14 @@ def _claims(payload: Mapping[str, Any]) -> Claims:
             raise TokenError(f"invalid token: claim {key!r} is not an object")
         return cast("dict[str, object]", value)
 
-    attributes = mapping("attributes")
+    attributes = {key: "" if value is None else value for key, value in mapping("attributes").items()}
     if not all(isinstance(v, str) for v in attributes.values()):
         raise TokenError("invalid token: attributes are not text")
+    room_config = mapping("roomConfig")
+    if room_config and not reads_as_room_config(room_config):
+        raise TokenError("invalid token: claim 'roomConfig' is no room configuration")
+    text("roomPreset")
+    text("sha256")
     return Claims(
         api_key=text("iss"),
         identity=text("sub") or text("jti"),
@@ -238,8 +255,27 @@ def _claims(payload: Mapping[str, Any]) -> Claims:
         metadata=text("metadata"),
         attributes=cast("dict[str, str]", attributes),
         kind=text("kind"),
-        video=mapping("video"),
+        video=_checked_grants(mapping("video")),
         expires_at=_number(payload, "exp"),
-        room_config=mapping("roomConfig") or None,
+        room_config=room_config or None,
         raw=payload,
     )
+
+
+def _checked_grants(video: dict[str, object]) -> dict[str, object]:
+    """The video grant, once every grant is of its type; null is nothing said."""
+
+    def fits(name: str, value: object) -> bool:
+        if name in _SWITCHES:
+            return isinstance(value, bool)
+        if name in _NAMES:
+            return isinstance(value, str)
+        if name == "canPublishSources":
+            sources = cast("list[object]", value) if isinstance(value, list) else [None]
+            return all(isinstance(source, str) for source in sources)
+        return True
+
+    for name, value in video.items():
+        if value is not None and not fits(name, value):
+            raise TokenError(f"invalid token: grant {name!r} is of the wrong type")
+    return video

@@ -63,6 +63,7 @@ __all__ = [
     "job_from_proto",
     "participant_from_proto",
     "permissions_from_proto",
+    "reads_as_room_config",
     "room_from_proto",
     "serialize",
     "state_from_proto",
@@ -397,6 +398,19 @@ def has_room(job: Job) -> bool:
         return True
     message = job.raw
     return message is not None and message.HasField("room")
+
+
+def reads_as_room_config(value: Mapping[str, object]) -> bool:
+    """Whether a token's ``roomConfig`` can be read.  Fields of the future may be in it, values of wrong types not."""
+    from livekit.protocol import room  # few tokens have one
+
+    try:
+        json_format.ParseDict(
+            dict(value), room.RoomConfiguration(), ignore_unknown_fields=True, max_recursion_depth=JSON_DEPTH_MAX
+        )
+    except (json_format.ParseError, RecursionError, *_WRONG_SHAPE):
+        return False
+    return True
 
 
 def _registration(m: pb.RegisterWorkerRequest, wall: float, known: Known) -> Event:

@@ -110,6 +110,7 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         probe: Probe | None = None,
     ) -> None:
         self.options = options if options is not None else WorkerOptions()
+        _check_kinds(self.options, rooms)
         self._endpoint = parse_url(url, allow_plaintext=self.options.allow_plaintext)
         _check_credential("api_key", api_key)
         _check_credential("api_secret", api_secret)
@@ -413,6 +414,18 @@ class UniversalWorker(anyio.AsyncContextManagerMixin):
         self.log.error("%s in a handler: cancelling all jobs", type(exc).__name__)
         self._shutdown.reason = CancelReason.WORKER_CANCELLED
         self.request_stop(0)
+
+
+def _check_kinds(options: object, rooms: object) -> None:
+    """What would otherwise be an AttributeError in here, or one in each job."""
+    if not isinstance(options, WorkerOptions):
+        raise ConfigError("options: expected WorkerOptions", field="options", hint="WorkerOptions(agent_name=…) is one")
+    if rooms is not None and (isinstance(rooms, type) or not callable(getattr(rooms, "connect", None))):
+        raise ConfigError(
+            "rooms: expected what joins rooms",
+            field="rooms",
+            hint="NativeRooms(), or a DispatchServer's .rooms",
+        )
 
 
 def _check_credential(name: str, value: object) -> None:
