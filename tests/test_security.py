@@ -220,7 +220,7 @@ def test_json_is_never_parsed_without_a_depth() -> None:
             ):
                 calls += 1
                 assert "max_recursion_depth" in [keyword.arg for keyword in node.keywords], f"{name}:{node.lineno}"
-    assert calls >= 3
+    assert calls >= 2
 
 
 # ------------------------------------------------------------------------------------------------ hostile values

@@ -182,6 +182,16 @@ async def test_a_person_without_a_connection_can_be_played_on_the_ledger() -> No
         assert list(a.remote_participants["puppet"].track_publications) == [track.sid]
 
 
+@pytest.mark.parametrize("wrong", [{"identity": 7}, {"identity": "\ud800"}, {"name": None}, {"attributes": {"a": 1}}])
+async def test_who_is_not_described_by_text_does_not_come_in_and_the_rooms_go_on(wrong: dict[str, Any]) -> None:
+    async with MemoryRooms() as rooms, rooms.join("r", "a") as room:
+        with pytest.raises(ValueError, match="are text"):
+            await rooms.join(**{"room": "r", "identity": "b", **wrong})
+        assert [person.identity for person in rooms.participants("r")] == ["a"]
+        async with rooms.join("r", "c"):
+            await room.wait_for_participant("c", timeout=10)
+
+
 async def test_no_more_may_join_than_a_room_holds() -> None:
     async with MemoryRooms() as rooms:
         rooms.create_room("r", max_participants=1)

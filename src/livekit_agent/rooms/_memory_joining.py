@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .._options import is_text
 from .._types import NO_ATTRIBUTES, AutoSubscribe, ParticipantPermissions
 from ._connect_options import ConnectOptions
 from ._enums import ParticipantKind
@@ -38,6 +39,12 @@ class Pass:
     kind: int = ParticipantKind.STANDARD
     permissions: ParticipantPermissions
     room_config: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        # Before it is in the ledger: no message could tell of it, and somebody would be left whom nobody hears of.
+        said = (self.room, self.identity, self.name, self.metadata, *self.attributes, *self.attributes.values())
+        if not all(map(is_text, said)):
+            raise ValueError("room, identity, name, metadata and attributes are text, of whole characters")
 
 
 class Refused(Exception):

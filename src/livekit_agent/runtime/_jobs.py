@@ -34,7 +34,7 @@ from anyio.abc import TaskGroup
 
 from .. import events
 from .._bounds import ROOM_JOIN_TIMEOUT
-from .._errors import AgentError, RoomClosedError, RoomConnectError, log_error
+from .._errors import AgentError, RoomClosedError, RoomConnectError, RoomError, log_error
 from .._types import CancelReason, JobStatus
 from ..context import Cleanup, JobContext, JobLog
 from ..protocol import JobAssigned
@@ -316,8 +316,9 @@ class JobScope:
         elif cancelled is not None and reason is None and not self._scope.cancel_called and not self._done:
             reason = CancelReason.WORKER_CANCELLED
         if error is not None:
-            if isinstance(error, RoomClosedError) or (isinstance(error, AgentError) and self.end.room is None):
-                # Nobody's line of code is at fault: the room ended first, or could not be joined.
+            if isinstance(error, RoomClosedError) or (isinstance(error, RoomError) and self.end.room is None):
+                # Nobody's line of code is at fault: the room ended first, or could not be joined.  Another error of a
+                # join is its connector's.
                 self.log.error("job failed: %s%s", error_text(error), f" ({error.hint})" if error.hint else "")
             else:
                 log_error(self.log, error, "job failed")
