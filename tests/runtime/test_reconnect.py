@@ -286,6 +286,21 @@ async def test_each_connection_has_a_fresh_token_with_one_grant() -> None:
 # ------------------------------------------------------------------------------------ giving up
 
 
+async def test_who_has_the_wrong_url_is_told_what_to_do_with_each_attempt_and_at_the_last(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = Gateway()
+    gateway.then = http(404)
+    async with world(gateway=gateway, max_connect_failures=3) as w:
+        await w.finished.wait()
+        assert w.error is not None
+        told = [record.getMessage() for record in caplog.records if "trying again in" in record.getMessage()]
+        advice = w.error.__cause__.hint
+        assert "a LiveKit server's" in advice
+        assert [text.endswith(f" s ({advice})") for text in told] == [True, True]
+        assert w.error.hint.startswith(f"{advice}; max_connect_failures")
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refusal_at_the_first_connect_is_fatal_after_one_retry_with_a_fresh_token(status: int) -> None:
     gateway = Gateway()

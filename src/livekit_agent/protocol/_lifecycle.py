@@ -17,7 +17,7 @@ import random
 from dataclasses import dataclass
 
 from .._bounds import BACKOFF_BASE, BACKOFF_CAP, LASTING_REGISTRATION, RETRY_AFTER_MAX
-from .._errors import AuthenticationError, ConnectionLostError, HandshakeError
+from .._errors import AgentError, AuthenticationError, ConnectionLostError, HandshakeError
 
 __all__ = ["Backoff", "GiveUp", "Lifecycle", "Retry"]
 
@@ -123,11 +123,12 @@ class Lifecycle:
 
 def _gave_up(error: Exception | None, attempts: int) -> ConnectionLostError:
     code = error.last_close_code if isinstance(error, ConnectionLostError) else None
+    limit = "max_connect_failures set this limit; without it the worker tries for ever"
     gave_up = ConnectionLostError(
         f"gave up after {attempts} failed connections; the last: {error}",
         attempts=attempts,
         last_close_code=code,
-        hint="max_connect_failures set this limit; without it the worker tries for ever",
+        hint=f"{error.hint}; {limit}" if isinstance(error, AgentError) and error.hint else limit,
         code="CONNECTION_GAVE_UP",
     )
     gave_up.__cause__ = error

@@ -18,7 +18,7 @@ __all__ = ["refusal_error"]
 _SKEW_WORTH_TELLING = 30.0
 
 _HINTS: Mapping[int, str] = {
-    404: "is the URL right, and its path? the server has no /agent there",
+    404: "is the URL a LiveKit server's, and its path right? /agent is asked for below it",
     405: "something between here and the server changed the request's method",
     426: "the server wants another protocol version",
     429: "too many connections; the next attempt waits",
@@ -51,7 +51,6 @@ def refusal_error(refused: Refused, *, wall: float) -> HandshakeError | Authenti
             status=status,
             hint="LIVEKIT_URL should be the server's own address, not a web page's",
         )
-    # A 404 is mostly a wrong URL, and the retrying worker logs no hints: the message itself names what was asked for.
     what = "the server has no /agent below that URL" if status == 404 else "the server refused the WebSocket upgrade"
     return HandshakeError(
         f"{what}: HTTP {status}" + (f" ({body})" if body else ""),

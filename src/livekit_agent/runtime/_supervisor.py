@@ -20,7 +20,7 @@ from anyio.abc import TaskStatus
 
 from .. import __version__, events
 from .._bounds import CONNECT_TIMEOUT
-from .._errors import AuthenticationError, ConnectionLostError, LocalProtocolError, printable
+from .._errors import AgentError, AuthenticationError, ConnectionLostError, LocalProtocolError, printable
 from .._options import WorkerOptions
 from ..protocol import (
     ConnectionClosed,
@@ -131,9 +131,8 @@ class Supervisor:
                 self._give_up(verdict.error)
                 return
             self._publish(events.ConnectionLost(error=error, retry_in=verdict.delay))
-            self._log.warning(
-                "%s; trying again in %.1f s%s", error, verdict.delay, f" ({verdict.hint})" if verdict.hint else ""
-            )
+            hint = verdict.hint or (error.hint if isinstance(error, AgentError) else "")
+            self._log.warning("%s; trying again in %.1f s%s", error, verdict.delay, f" ({hint})" if hint else "")
             if not (isinstance(error, AuthenticationError) and self._jobs):
                 await anyio.sleep(verdict.delay)
                 continue
