@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytest
 from livekit.protocol import agent, models
 
-from livekit_agent import ConnectionQuality, Job, JobStatus, JobType, ParticipantPermissions
+from livekit_agent import (
+    ConnectionQuality,
+    Job,
+    JobMetadata,
+    JobStatus,
+    JobType,
+    ParticipantPermissions,
+    WorkerStats,
+)
 from livekit_agent.rooms import TrackSource
 
 
@@ -24,6 +33,19 @@ def test_the_numbers_are_the_wires(ours: Any, theirs: Any, prefix: str) -> None:
     named = {f"{prefix}{member.name}": member.value for member in ours}
     assert named == {name: number for name, number in theirs.items() if name in named}
     assert set(theirs.keys()) - named.keys() <= {"JS_CANCELLED"}
+
+
+def test_figures_can_be_had_as_json_writes_them() -> None:
+    figures = WorkerStats(connected=True, active_jobs=2, max_jobs=None, current_load=0.5).to_dict()
+    assert list(figures) == [field.name for field in fields(WorkerStats)]
+    assert json.loads(json.dumps(figures)) == figures
+    assert (figures["connected"], figures["active_jobs"], figures["max_jobs"]) == (True, 2, None)
+
+
+@pytest.mark.parametrize("attributes", [None, "a=b", 5, [("a", "b")]])
+def test_attributes_that_are_no_mapping_are_refused_where_they_are_written(attributes: Any) -> None:
+    with pytest.raises(TypeError, match=r"^participant_attributes must be a mapping of text to text, not "):
+        JobMetadata(participant_attributes=attributes)
 
 
 @dataclass(frozen=True)

@@ -344,6 +344,11 @@ class JobMetadata:
             ("participant_name", self.participant_name),
             ("participant_metadata", self.participant_metadata),
         ]
+        attributes: Any = self.participant_attributes
+        if not isinstance(attributes, Mapping):
+            raise TypeError(
+                f"participant_attributes must be a mapping of text to text, not {type(attributes).__name__}"
+            )
         for key, value in self.participant_attributes.items():
             texts += [("an attribute's name", key), (f"participant_attributes[{key!r}]", value)]
         for what, text in texts:
@@ -413,6 +418,10 @@ class WorkerStats:
     """0 to 1, as it was last worked out."""
     uptime: float = 0.0
     """Seconds since start."""
+
+    def to_dict(self) -> dict[str, bool | int | float | None]:
+        """The figures by their names, as JSON can write them: for a health page, say."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
