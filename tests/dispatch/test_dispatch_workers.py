@@ -16,7 +16,7 @@ def refused(worker: RawWorker) -> tuple[int, str]:
 
 
 def test_a_worker_registers_and_learns_its_id_and_the_server() -> None:
-    world = World(version="v", region="home")
+    world = World(version="v")
     worker = world.connect()
     assert worker.status_code == 101
 
@@ -26,7 +26,7 @@ def test_a_worker_registers_and_learns_its_id_and_the_server() -> None:
     assert len(answer.worker_id) == 15
     assert answer.server_info.node_id.startswith("ND_")
     assert (answer.server_info.protocol, answer.server_info.agent_protocol) == (17, 1)
-    assert (answer.server_info.version, answer.server_info.region) == ("v", "home")
+    assert (answer.server_info.version, answer.server_info.region) == ("v", "")
     assert [event.worker.agent_name for event in world.took_place(WorkerRegistered)] == ["a"]
 
 

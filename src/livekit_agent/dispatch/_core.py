@@ -99,7 +99,6 @@ class DispatchCore:
         keys: Mapping[str, str],
         rng: random.Random,
         version: str = "",
-        region: str = "",
         target_load: float = 0.7,
         launch_delay: float = 0.0,
         rooms_url: str = "",
@@ -116,9 +115,7 @@ class DispatchCore:
         )
         self._launch_delay = launch_delay
         self._rooms: dict[str, LiveRoom] = {}
-        self.server_info = ServerInfo(
-            version=version, protocol=17, agent_protocol=1, region=region, node_id=self._book.new_id("ND_")
-        )
+        self.server_info = ServerInfo(version=version, protocol=17, agent_protocol=1, node_id=self._book.new_id("ND_"))
 
     @property
     def workers(self) -> Mapping[str, WorkerRecord]:
@@ -400,7 +397,6 @@ class DispatchCore:
         self._tolerate(link, event.kind, event.reason)
 
     def _on_closed(self, link: Link, event: ConnectionClosed, now: float, wall: float) -> None:
-        link.closed = True
         worker = link.worker
         if worker is None:
             return

@@ -51,8 +51,6 @@ class Link:
     worker: WorkerRecord | None = None
     offers: dict[str, Launch] = field(default_factory=dict[str, "Launch"])
     """Jobs that it is being asked about."""
-    closed: bool = False
-    """Its end has been heard."""
 
     @property
     def finished(self) -> bool:

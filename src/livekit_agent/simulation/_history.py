@@ -91,7 +91,6 @@ class JobStory:
     joins: int = 0
     breaks: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     """When it heard that its room reconnects, and that it was back; infinity while it is not."""
-    left_at: float | None = None
     left_reason: int | None = None
     started: list[float] = field(default_factory=list[float])
     out: list[Note] = field(default_factory=list[Note])
@@ -386,7 +385,7 @@ class History:
                 elif note.kind == "back":
                     job.breaks[-1] = (job.breaks[-1][0], note.t)
                 else:
-                    job.left_at, job.left_reason = note.t, int(note.data["reason"])  # pyright: ignore[reportArgumentType]
+                    job.left_reason = int(note.data["reason"])  # pyright: ignore[reportArgumentType]
 
     def _handler(self, note: Note) -> None:
         job = self.job(note)
