@@ -44,9 +44,10 @@ def test_what_dev_tells_to_type_in_another_terminal_meets_one_agent(start: Start
     dev = start("dev", ECHO)
     assert dev.wait_for("livekit-agent ").strip() == "livekit-agent join my-room"
     dev.wait_for("registered as AW_")
-    joined = command("join", "my-room", "--for", "2s", env=server_environment(dev))
+    joined = command("join", "my-room", "--data", "ping", "--for", "3s", env=server_environment(dev))
     assert joined.code == 0
     assert len(re.findall(r"agent-AJ_\w+ joined", joined.out)) == 1, joined.out
+    assert "[data]: ping" in joined.out, "said when somebody was there to hear it"
     dev.signal()
     assert dev.wait() == 0
     assert "job lost" not in dev.text

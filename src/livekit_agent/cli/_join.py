@@ -13,13 +13,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from .._bounds import SHOWN_TEXT_BYTES_MAX
-from .._errors import AgentError, ConnectionLostError, printable
+from .._errors import AgentError, ConnectionLostError, RoomClosedError, printable
 from ..config import Config
 from ._help import Command, Option
 from ._options import Duration, backend_option, check_sound, connection_options, log_option, read_config
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["join"]
 
 CHAT, TRANSCRIPTION = "lk.chat", "lk.transcription"
+PATIENCE_S, LISTEN_S = 5.0, 0.5
 READ_BYTES = 4096
 HELP = "/data TEXT  /play FILE.wav  /mute  /unmute  /who  /quit; anything else is said as chat"
 
@@ -55,7 +56,7 @@ def join(room: str, identity: str, name: str, as_json: bool, backend: str, **fla
     """Join ROOM, and talk to whoever is there.
 
     Without --say, --data, --play and --for it reads lines from the terminal until /quit or its end.  With them it does
-    what they say, in this order, and leaves.
+    what they say, in this order, and leaves; in an empty room it waits up to 5 s for somebody to say it to.
     """
     import anyio
 
@@ -196,6 +197,8 @@ class Terminal:
         script = self._script
         began = anyio.current_time()
         if any(value or value == 0.0 for value in script.values()):  # --for 0 is a script too
+            if script["say"] or script["data"] or script["play"]:
+                await self._wait_for_somebody(room)
             for text in script["say"]:
                 await self._say(room, text)
             for text in script["data"]:
@@ -210,6 +213,19 @@ class Terminal:
                     if not await self._obey(room, line.strip()):
                         break
         await room.disconnect()
+
+    async def _wait_for_somebody(self, room: Room) -> None:
+        """What is said in an empty room is heard by nobody; an agent comes a moment after the room was made."""
+        import anyio
+
+        if room.remote_participants:
+            return
+        seconds: float | None = self._script["seconds"]
+        with suppress(TimeoutError, RoomClosedError):
+            await room.wait_for_participant(
+                active=True, timeout=PATIENCE_S if seconds is None else min(PATIENCE_S, seconds)
+            )
+            await anyio.sleep(LISTEN_S)  # it is in the room a moment before it listens
 
     async def _obey(self, room: Room, line: str) -> bool:
         """One line from the keyboard; False when it was the last."""
