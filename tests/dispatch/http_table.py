@@ -40,6 +40,37 @@ def bearer(*, secret: str = SECRET, key: str = KEY, age: float = 0.0, **video: o
     return {"Authorization": "Bearer " + mint_token(key, secret, wall=time.time() - age, ttl=_DAY, video=video)}
 
 
+def claiming(video: Mapping[str, object] | None = None, **claims: object) -> dict[str, str]:
+    grants = {"roomList": True, **(video or {})}
+    token = mint_token(KEY, SECRET, wall=time.time(), ttl=_DAY, video=grants, extra=claims)
+    return {"Authorization": "Bearer " + token}
+
+
+#: What is looked at of a token at the door, whoever may do what: name, status and claims.
+CLAIMS: list[tuple[str, int, dict[str, object]]] = [
+    ("a grant that is text", 401, {"video": {"agent": "true"}}),
+    ("a grant that is a number", 401, {"video": {"canPublish": 1}}),
+    ("a grant that is null", 200, {"video": {"canPublish": None, "canPublishSources": None}}),
+    ("a grant of the future", 200, {"video": {"later": "yes"}}),
+    ("a room that is a number", 401, {"video": {"room": 5}}),
+    ("sources that are text", 401, {"video": {"canPublishSources": "camera"}}),
+    ("sources that are numbers", 401, {"video": {"canPublishSources": [1]}}),
+    ("a source that nobody knows", 200, {"video": {"canPublishSources": ["nonsense"]}}),
+    ("metadata that is a number", 401, {"metadata": 5}),
+    ("a name of half a character", 200, {"name": "\ud83d"}),
+    ("an attribute that is a number", 401, {"attributes": {"a": 5}}),
+    ("an attribute that is null", 200, {"attributes": {"a": None}}),
+    ("a preset that is a number", 401, {"roomPreset": 5}),
+    ("a hash that is a number", 401, {"sha256": 5}),
+    ("a room configuration", 200, {"roomConfig": {"emptyTimeout": "30", "later": 1, "agents": [{"agentName": "a"}]}}),
+    ("a room configuration that is a number", 401, {"roomConfig": 5}),
+    ("agents that are a number", 401, {"roomConfig": {"agents": 5}}),
+    ("an agent that is a number", 401, {"roomConfig": {"agents": [5]}}),
+    ("an agent's name that is a number", 401, {"roomConfig": {"agents": [{"agentName": 5}]}}),
+    ("a time below zero", 401, {"roomConfig": {"emptyTimeout": -1}}),
+    ("a room configuration with half a character", 401, {"roomConfig": {"metadata": "\ud800"}}),
+]
+
 ADMIN = bearer(roomCreate=True, roomList=True, roomAdmin=True, room="r1", agent=True)
 ROOMS = "/twirp/livekit.RoomService/"
 DISPATCHES = "/twirp/livekit.AgentDispatchService/"
@@ -136,6 +167,8 @@ STATELESS: list[Row] = [
         status=401),
     Row(name="expired", path=ROOMS + "ListRooms", headers=JSON, expired_for=65, body="{}", status=401),
     Row(name="inside the leeway", path=ROOMS + "ListRooms", headers=JSON, expired_for=50, body="{}"),
+    *[Row(name=f"claims: {name}", method="GET", path="/", headers=claiming(**claims), status=status)
+      for name, status, claims in CLAIMS],
     Row(name="token in the query", path=ROOMS + "ListRooms?access_token=" + token(roomList=True), headers=JSON,
         body="{}"),
     Row(name="a bad header is not rescued by the query", path=ROOMS + "ListRooms?access_token=" + token(roomList=True),
