@@ -88,6 +88,17 @@ def test_a_simulated_job_waits_ten_seconds_for_its_answer() -> None:
     assert lost.reason == "no answer in time"
 
 
+def test_a_job_that_no_worker_has_a_place_for_is_lost_with_the_number_of_the_full() -> None:
+    world = World()
+    for full in (True, True, False):
+        standing = agent_pb.UpdateWorkerStatus(status=int(full), load=1.0 if full else 0.7)
+        world.worker("a").say(update_worker=standing)
+    world.open_room()
+    world.dispatch("a")
+    lost = world.took_place(JobLost)[-1]
+    assert lost.reason == "no worker is available below the target load (2 of 3 full)"
+
+
 async def test_a_list_of_agents_is_no_longer_than_a_room_may_have_dispatches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "DISPATCHES_PER_ROOM_MAX", 3)
     async with DispatchServer() as server, LiveKitAPI(server.url, server.api_key, server.api_secret) as api:

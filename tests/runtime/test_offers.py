@@ -89,6 +89,29 @@ async def test_full_leaves_in_the_same_write_as_the_answer_that_takes_the_last_p
 
 
 @virtual
+async def test_an_offer_that_finds_no_place_is_declined_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    async with world(until_cancelled) as w:
+        await w.give("AJ_1")
+        w.line.offer("AJ_2")
+        assert not (await w.gateway.answer("AJ_2")).available
+    assert "declined: job AJ_2 came while max_jobs were taken" in caplog.text
+    assert "job AJ_1 came" not in caplog.text
+
+
+@virtual
+async def test_an_offer_that_the_load_policy_does_not_want_is_declined_and_the_log_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    calculator = CustomLoadCalculator(calculator=lambda stats: 0.5, acceptor=lambda job_type, load: load < 0.4)
+    async with world(until_cancelled, load_calculator=calculator, max_jobs=3) as w:
+        (await w.gateway.registered()).offer("AJ_1")
+        assert not (await w.gateway.answer("AJ_1")).available
+    assert "declined job AJ_1: the load is 0.50 (max_jobs: 3)" in caplog.text
+
+
+@virtual
 async def test_a_promise_without_an_assignment_lapses_and_frees_its_place() -> None:
     async with world(until_cancelled) as w:
         line = await w.gateway.registered()

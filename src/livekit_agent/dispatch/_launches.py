@@ -66,11 +66,13 @@ class Launches:
         job.message = job_message(job, dispatch, room.message, participant)
         launch = Launch(job=job, room=room, dispatch=dispatch, key=key, give_up_at=now + OFFER_BUDGET)
         dispatch.launching += 1
-        loads = [link.worker.load for link in self._book.groups[key].values() if link.worker and link.worker.available]
+        workers = [link.worker for link in self._book.groups[key].values() if link.worker]
+        loads = [worker.load for worker in workers if worker.available]
         if bid(loads, self._target_load) > 0:
             self.offer_next(launch, now, wall)
         else:
-            self.lose(launch, "no worker is available below the target load", now, wall)
+            full = f"{len(workers) - len(loads)} of {len(workers)} full"
+            self.lose(launch, f"no worker is available below the target load ({full})", now, wall)
 
     def simulate(self, link: Link, worker: WorkerRecord, request: SimulateReceived, now: float, wall: float) -> None:
         """Offer a made-up job to the worker that asked for one, and to nobody else."""

@@ -353,7 +353,7 @@ class WorkerConnection(SignalConnection):
         elif self._draining:
             self._refuse_offer(job.id, "came while draining")
         elif self._book.full:
-            self._refuse_offer(job.id, "came while full")
+            self._refuse_offer(job.id, "came while max_jobs were taken")
         elif self._book.open_offers >= OFFERS_MAX:
             self._refuse_offer(job.id, f"came while {OFFERS_MAX} offers were open")
         else:

@@ -132,8 +132,13 @@ class Intake:
             return False
         standing = self._standing
         try:
-            return standing.calculator.should_accept_job(job.type, standing.compute())
+            load = standing.compute()
+            wanted = standing.calculator.should_accept_job(job.type, load)
         except Exception as exc:
             # Boundary to the user's policy: its failure declines, and is told.
             log_error(self._log, exc, "should_accept_job failed; declined job %s", printable(job.id))
             return False
+        if not wanted:
+            places = "no limit" if self._options.max_jobs is None else self._options.max_jobs
+            self._log.info("declined job %s: the load is %.2f (max_jobs: %s)", printable(job.id), load, places)
+        return wanted

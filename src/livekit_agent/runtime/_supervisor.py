@@ -246,7 +246,10 @@ class Supervisor:
             self.session.core.close(anyio.current_time(), reason="go away")
 
     def on_skipped(self, event: MessageSkipped) -> None:
-        """A message was of no use."""
+        """A message was of no use; of an offer that is told, for a room waits for what came of it."""
+        if event.kind == "offer":
+            self._log.info("%s", printable(event.reason))
+            return
         self._log.debug("skipped a %s message: %s", event.kind, event.reason)
 
     def on_closed(self, event: ConnectionClosed) -> None:
