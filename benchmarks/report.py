@@ -103,8 +103,8 @@ What the words mean
 - *room …*, *data packet*, *capture_frame*, *sound*, *processor …*: on a real livekit-server, each turn in a process;
   the column "floor" is livekit.rtc, LiveKit's own Python client, doing the same on asyncio.  *sound from capture to
   receipt* is from the capture of the first loud frame to the receipt of the first loud one, in one process.
-- *rooms that one process publishes in*: five more each time until a hundredth of the frames is captured 20 ms after it
-  was due; the server has its share of the same cores.
+- *rooms that one process publishes in*: all have joined before the first plays; five more each time until a hundredth
+  of the frames is captured 20 ms after it was due.  The server has its share of the same cores.
 - `nox -s soak` is the long run: fifty rooms for ten minutes, a packet a second each way in all, sound both ways in ten.
   What it came to is in [proof/real-rooms.md](proof/real-rooms.md).
 

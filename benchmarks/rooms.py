@@ -119,20 +119,18 @@ def measure(backend: str, smoke: bool, url: str) -> list[Figure]:
     figures.append(
         _figure("threads with all these rooms", backend, _median(ours, "threads"), _median(theirs, "threads"), "", 1.0)
     )
-
-    count = 1 if smoke else 20
-    ours, theirs = _in_turns(backend, "carrying", url, count, 1)
-    what = f"processor of {count} rooms that publish 20 ms frames"
-    figures.append(_figure(what, backend, 100 * _median(ours, "share"), 100 * _median(theirs, "share"), "%", 1.0))
-    what = f"lateness of their frames, p99 of {count} rooms"
-    figures.append(_figure(what, backend, 1e3 * _median(ours, "late"), 1e3 * _median(theirs, "late"), "ms", 1.0))
     return figures
 
 
 def carried(backend: str, smoke: bool, url: str) -> list[Figure]:
     """How many publishing rooms one process carries, beside livekit.rtc."""
+    count = 1 if smoke else 20
+    some, others = _in_turns(backend, "carrying", url, count, 1)
+    share, late = (f"{what} of {count} rooms that publish 20 ms frames" for what in ("processor", "lateness (p99)"))
     ours, theirs = _most(smoke, "ours", backend, url), _most(smoke, "rtc", "asyncio", url)
     return [
+        _figure(share, backend, 100 * _median(some, "share"), 100 * _median(others, "share"), "%", 1.0),
+        _figure(late, backend, 1e3 * _median(some, "late"), 1e3 * _median(others, "late"), "ms", 1.0),
         Figure(
             what="rooms that one process publishes 20 ms frames in, 99 % of them less than a frame late",
             backend=backend,
@@ -142,7 +140,7 @@ def carried(backend: str, smoke: bool, url: str) -> list[Figure]:
             unit="",
             goal="≥ 1.0x",
             met=ours >= theirs,
-        )
+        ),
     ]
 
 
