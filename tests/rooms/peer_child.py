@@ -3,6 +3,7 @@ sends text back, and says on its standard output what it saw."""
 
 import asyncio
 import json
+import os
 import sys
 
 from livekit import rtc
@@ -39,3 +40,5 @@ async def main(url: str, token: str) -> None:
 
 
 asyncio.run(main(*sys.argv[1:]))
+sys.stdout.flush()
+os._exit(0)  # that client leaves the library's threads running, and now and then one of them panics at the exit

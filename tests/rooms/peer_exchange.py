@@ -7,6 +7,7 @@ What it found is a JSON object a line on its standard output.
 import asyncio
 import hashlib
 import json
+import os
 import random
 import sys
 from typing import Any
@@ -134,3 +135,5 @@ async def main(url: str, token: str) -> None:
 
 
 asyncio.run(main(*sys.argv[1:]))
+sys.stdout.flush()
+os._exit(0)  # as in peer_child.py

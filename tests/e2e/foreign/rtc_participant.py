@@ -6,6 +6,7 @@ leaves.  One JSON object per line on stdout.
 
 import asyncio
 import json
+import os
 import sys
 
 from livekit import rtc
@@ -50,3 +51,4 @@ async def main(url: str, token: str, text: str) -> None:
 
 if __name__ == "__main__":
     asyncio.run(main(*sys.argv[1:4]))
+    os._exit(0)  # that client leaves the library's threads running, and now and then one of them panics at the exit
