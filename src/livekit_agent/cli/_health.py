@@ -18,7 +18,6 @@ import json
 import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import asdict
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
@@ -122,7 +121,7 @@ def _figures(worker: UniversalWorker) -> dict[str, object]:
         "worker_id": worker.worker_id,
         "agent_name": options.agent_name,
         "job_type": options.job_type.name.lower(),
-        **asdict(worker.stats),
+        **worker.stats.to_dict(),
         "sdk_version": __version__,
         "protocol_version": PROTOCOL_VERSION,
     }
